@@ -1,0 +1,127 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// Client is one agent's connection to one manager. Once it is lost it stays
+// lost: dial again.
+type Client struct {
+	conn *grpc.ClientConn
+}
+
+// Dial prepares a connection over what dial returns: a unix socket, a pipe,
+// TLS. The first call makes it.
+func Dial(dial func(context.Context) (net.Conn, error)) (*Client, error) {
+	conn, err := grpc.NewClient("passthrough:///manager",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // dial's connection is the secure one
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodec(cborCodec{}),
+			grpc.MaxCallRecvMsgSize(MaxFromManager),
+			grpc.MaxCallSendMsgSize(MaxFromAgent),
+		),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("dial manager: %w", err)
+	}
+	return &Client{conn: conn}, nil
+}
+
+// Close ends every stream of the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Session opens the session, until ctx ends.
+func (c *Client) Session(ctx context.Context) (Stream[FromAgent, FromManager], error) {
+	return open[FromAgent, FromManager](ctx, c, sessionMethod)
+}
+
+// Attached is the agent's end of a stream that a manager asked for.
+type Attached interface {
+	Stream[UpFrame, DownFrame]
+	CloseSend() error // the agent has said all
+}
+
+// Attach opens a stream that the manager asked for, until ctx ends.
+func (c *Client) Attach(ctx context.Context) (Attached, error) {
+	return open[UpFrame, DownFrame](ctx, c, attachMethod)
+}
+
+func open[Out, In any](ctx context.Context, c *Client, method string) (*grpc.GenericClientStream[Out, In], error) {
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	stream, err := c.conn.NewStream(ctx, desc, method)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", method, plain(err))
+	}
+	return &grpc.GenericClientStream[Out, In]{ClientStream: stream}, nil
+}
+
+// Blob fetches the content of a digest that the session's tasks name.
+func (c *Client) Blob(ctx context.Context, session string, digest swarm.Digest) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, blobMethod)
+	if err == nil {
+		err = stream.SendMsg(&BlobRequest{Session: session, Digest: digest})
+	}
+	if err == nil {
+		err = stream.CloseSend()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("fetch blob %s: %w", digest, plain(err))
+	}
+
+	data, err := readChunks(stream)
+	if err != nil {
+		return nil, fmt.Errorf("fetch blob %s: %w", digest, plain(err))
+	}
+	return data, checkBlob(digest, data)
+}
+
+func readChunks(stream grpc.ClientStream) ([]byte, error) {
+	var data []byte
+	for {
+		var chunk Chunk
+		err := stream.RecvMsg(&chunk)
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(data)+len(chunk.Data) > MaxBlob {
+			return nil, fmt.Errorf("it is larger than %d MiB", MaxBlob>>20)
+		}
+		data = append(data, chunk.Data...)
+	}
+}
+
+// plain takes gRPC's prefix from an error, so that people read the sentence.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok && s.Message() != "" {
+		return &remote{text: s.Message(), cause: err}
+	}
+	return err
+}
+
+type remote struct {
+	text  string
+	cause error
+}
+
+func (r *remote) Error() string { return r.text }
+func (r *remote) Unwrap() error { return r.cause }
