@@ -24,6 +24,14 @@ type SourceStatus struct {
 	Problem string    `cbor:"3,keyasint,omitempty"` // why the newest commit could not be read
 	Since   time.Time `cbor:"4,keyasint,omitzero"`  // when Problem began
 	Scope   string    `cbor:"5,keyasint,omitempty"` // branch and path that Head was read under; a change is guarded
+	Removed []Removal `cbor:"6,keyasint,omitempty"` // what commits took away without being asked, within the last day, oldest first
+}
+
+// Removal is what one commit took away.
+type Removal struct {
+	At       time.Time `cbor:"1,keyasint,omitzero"`
+	Stacks   int       `cbor:"2,keyasint,omitempty"`
+	Services int       `cbor:"3,keyasint,omitempty"`
 }
 
 // Credential opens a repository. It is kept sealed and shown to nobody.

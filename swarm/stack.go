@@ -85,7 +85,15 @@ type Service struct {
 	RollbackGroup string            `cbor:"16,keyasint,omitempty"` // x-gitswarm.rollback_group
 	Reversible    bool              `cbor:"17,keyasint,omitempty"` // x-gitswarm.reversible: a completed job does not stop a rollback
 	Line          int               `cbor:"18,keyasint,omitempty"` // where the compose file declares it, for messages; not hashed into Spec
-	Platforms     []string          `cbor:"19,keyasint,omitempty"` // "linux/amd64": what the image exists for; empty means any
+	Image         ImageFacts        `cbor:"19,keyasint,omitempty"` // what Task.Image was resolved to; kept while that string is unchanged
+}
+
+// ImageFacts is what a registry told of an image.
+type ImageFacts struct {
+	Manifest   Digest       `cbor:"1,keyasint,omitempty"`
+	Platforms  []string     `cbor:"2,keyasint,omitempty"` // "linux/amd64", sorted
+	Health     *Healthcheck `cbor:"3,keyasint,omitempty"`
+	StopSignal string       `cbor:"4,keyasint,omitempty"`
 }
 
 // Port is a published port.
