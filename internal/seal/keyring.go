@@ -1,0 +1,320 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// ErrLocked means that the keyring file is wrapped in a key that was not given.
+var ErrLocked = errors.New("the keyring is locked: run `gitswarm unlock`")
+
+// UnlockKeySize is the length in bytes of the key that locks a keyring.
+const UnlockKeySize = keySize
+
+const (
+	idSize        = 4
+	keyringFormat = 1
+	maxKeyring    = 1 << 20 // bytes of the file
+)
+
+// wrapContext binds a wrapped keyring to its purpose.
+var wrapContext = []byte("gitswarm keyring")
+
+// Keyring holds the data keys of one manager and the cluster's key for naming
+// secrets. It is safe for concurrent use.
+type Keyring struct {
+	path   string
+	mu     sync.Mutex // held while the file is replaced
+	unlock []byte     // wraps the file; nil means that the file is in clear
+	state  atomic.Pointer[keys]
+}
+
+// keys is a keyring's content; a change replaces it whole.
+type keys struct {
+	Current keyID     `cbor:"1,keyasint,omitempty"`
+	Keys    []dataKey `cbor:"2,keyasint,omitempty"` // oldest first
+	Cluster []byte    `cbor:"3,keyasint,omitempty"` // names secrets, see SecretDigest
+}
+
+type keyID [idSize]byte
+
+type dataKey struct {
+	ID     keyID  `cbor:"1,keyasint,omitempty"`
+	Secret []byte `cbor:"2,keyasint,omitempty"`
+}
+
+// file is the keyring as it lies on disk: one of Clear and Wrapped.
+type file struct {
+	Format  int    `cbor:"1,keyasint,omitempty"`
+	Clear   []byte `cbor:"2,keyasint,omitempty"` // keys
+	Wrapped []byte `cbor:"3,keyasint,omitempty"` // nonce, then sealed keys
+	Sum     []byte `cbor:"4,keyasint,omitempty"` // SHA-256 of Clear, against bits that flip
+}
+
+func (s *keys) current() dataKey {
+	key, err := s.find(s.Current[:])
+	if err != nil {
+		panic("a keyring without its current key was accepted")
+	}
+	return key
+}
+
+// Create makes a keyring file with fresh keys. It never overwrites one: what
+// was sealed with lost keys is lost.
+func Create(path string) (*Keyring, error) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("create keyring %s: a file is there already; move it away if its keys are not needed", path)
+	}
+	cluster, err := randomBytes(keySize)
+	if err != nil {
+		return nil, fmt.Errorf("create keyring %s: %w", path, err)
+	}
+	first, err := withNewKey(&keys{Cluster: cluster})
+	if err != nil {
+		return nil, fmt.Errorf("create keyring %s: %w", path, err)
+	}
+
+	k := &Keyring{path: path}
+	if err := k.save(first, nil); err != nil {
+		return nil, fmt.Errorf("create keyring %s: %w", path, err)
+	}
+	return k, nil
+}
+
+// Open reads the keyring file. The unlock key is nil unless Lock was called
+// with one. Its errors are fs.ErrNotExist, ErrLocked, ErrTampered (a wrong
+// unlock key looks the same), ErrTruncated and ErrFormat.
+func Open(path string, unlock []byte) (*Keyring, error) {
+	state, err := read(path, unlock)
+	if err != nil {
+		return nil, fmt.Errorf("open keyring %s: %w", path, err)
+	}
+	k := &Keyring{path: path, unlock: unlock}
+	k.state.Store(state)
+	return k, nil
+}
+
+func read(path string, unlock []byte) (*keys, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("others can read it (mode %o): run `chmod 600 %s`", info.Mode().Perm(), path)
+	}
+	if info.Size() > maxKeyring {
+		return nil, fmt.Errorf("it has %d bytes: %w", info.Size(), ErrTampered)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var f file
+	if err := codec.Decode(data, &f); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTruncated, err)
+	}
+	if f.Format > keyringFormat {
+		return nil, fmt.Errorf("format %d: %w", f.Format, ErrFormat)
+	}
+	if f.Format < 1 {
+		return nil, ErrTampered
+	}
+
+	if f.Wrapped != nil {
+		clear, err := unwrap(f.Wrapped, unlock)
+		if err != nil {
+			return nil, err
+		}
+		return parse(clear)
+	}
+	if sum := sha256.Sum256(f.Clear); !bytes.Equal(sum[:], f.Sum) {
+		return nil, ErrTampered
+	}
+	return parse(f.Clear)
+}
+
+// parse reads keys and refuses a set that could not seal.
+func parse(clear []byte) (*keys, error) {
+	state := new(keys)
+	if err := codec.Decode(clear, state); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	for _, key := range state.Keys {
+		if len(key.Secret) != keySize || key.ID != idOf(key.Secret) {
+			return nil, fmt.Errorf("key %s: %w", hex.EncodeToString(key.ID[:]), ErrTampered)
+		}
+	}
+	if _, err := state.find(state.Current[:]); err != nil || len(state.Cluster) != keySize {
+		return nil, fmt.Errorf("keys are missing: %w", ErrTampered)
+	}
+	return state, nil
+}
+
+// Rotate makes a new data key the current one. Older keys stay, for what was
+// sealed with them.
+func (k *Keyring) Rotate() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	next, err := withNewKey(k.state.Load())
+	if err == nil {
+		err = k.save(next, k.unlock)
+	}
+	if err != nil {
+		return fmt.Errorf("rotate keyring %s: %w", k.path, err)
+	}
+	return nil
+}
+
+// Lock wraps the file in a key of UnlockKeySize bytes that only a person keeps;
+// nil takes the wrapping away.
+func (k *Keyring) Lock(unlock []byte) error {
+	if unlock != nil && len(unlock) != UnlockKeySize {
+		return fmt.Errorf("lock keyring %s: the key has %d bytes, not %d", k.path, len(unlock), UnlockKeySize)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	if err := k.save(k.state.Load(), unlock); err != nil {
+		return fmt.Errorf("lock keyring %s: %w", k.path, err)
+	}
+	k.unlock = unlock
+	return nil
+}
+
+// SecretDigest names a secret: "hmac-sha256:" and the HMAC under the cluster's
+// key, so that a name cannot be guessed from a guessed secret.
+func (k *Keyring) SecretDigest(secret []byte) swarm.Digest {
+	mac := hmac.New(sha256.New, k.state.Load().Cluster)
+	mac.Write(secret)
+	return swarm.Digest(SecretPrefix + hex.EncodeToString(mac.Sum(nil)))
+}
+
+// SecretPrefix begins the digest of every secret.
+const SecretPrefix = "hmac-sha256:"
+
+// save writes the file so that it is wholly old or wholly new, and then uses it.
+func (k *Keyring) save(state *keys, unlock []byte) error {
+	clear, err := codec.Encode(state)
+	if err != nil {
+		return err
+	}
+	f := file{Format: keyringFormat}
+	if unlock == nil {
+		sum := sha256.Sum256(clear)
+		f.Clear, f.Sum = clear, sum[:]
+	} else if f.Wrapped, err = wrap(clear, unlock); err != nil {
+		return err
+	}
+	data, err := codec.Encode(f)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(k.path, data); err != nil {
+		return err
+	}
+	k.state.Store(state)
+	return nil
+}
+
+// withNewKey returns the keys with a further one that is current.
+func withNewKey(state *keys) (*keys, error) {
+	for {
+		secret, err := randomBytes(keySize)
+		if err != nil {
+			return nil, err
+		}
+		id := idOf(secret)
+		if _, err := state.find(id[:]); err == nil {
+			continue // an id of 4 bytes may repeat
+		}
+		next := *state
+		next.Keys = append(append([]dataKey(nil), state.Keys...), dataKey{ID: id, Secret: secret})
+		next.Current = id
+		return &next, nil
+	}
+}
+
+func idOf(secret []byte) keyID {
+	sum := sha256.Sum256(append([]byte("gitswarm key id\x00"), secret...))
+	return keyID(sum[:idSize])
+}
+
+func wrap(clear, unlock []byte) ([]byte, error) {
+	aead, err := chacha20poly1305.NewX(unlock)
+	if err != nil {
+		return nil, err
+	}
+	nonce, err := randomBytes(nonceSize)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(nonce, nonce, clear, wrapContext), nil
+}
+
+func unwrap(wrapped, unlock []byte) ([]byte, error) {
+	if unlock == nil {
+		return nil, ErrLocked
+	}
+	aead, err := chacha20poly1305.NewX(unlock)
+	if err != nil {
+		return nil, err
+	}
+	if len(wrapped) < nonceSize+tagSize {
+		return nil, ErrTruncated
+	}
+	clear, err := aead.Open(nil, wrapped[:nonceSize], wrapped[nonceSize:], wrapContext)
+	if err != nil {
+		return nil, fmt.Errorf("the unlock key is wrong, or %w", ErrTampered)
+	}
+	return clear, nil
+}
+
+func randomBytes(n int) ([]byte, error) {
+	b := make([]byte, n)
+	_, err := rand.Read(b)
+	return b, err
+}
+
+// replaceFile writes data beside path, fsyncs it, renames it over path and
+// fsyncs the folder.
+func replaceFile(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".keyring-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone once it was renamed
+
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
