@@ -17,6 +17,7 @@ type Decision struct {
 	Forget     []TaskID     `cbor:"9,keyasint,omitempty"`  // ended tasks beyond the history; their containers and logs go
 	Gone       bool         `cbor:"10,keyasint,omitempty"` // nothing of a removed stack is left: its record goes
 	Events     []Event      `cbor:"11,keyasint,omitempty"`
+	Settle     *Stack       `cbor:"-"` // where only some rollback groups went back: what runs now. The leader stores it and puts its digest into Healthy.Content before it proposes
 	AskAt      time.Time    `cbor:"-"` // when time alone may change the answer; zero means never
 }
 
@@ -29,6 +30,7 @@ type Desire struct {
 	Node      NodeID    `cbor:"5,keyasint,omitempty"` // a TaskNew that has found its node
 	Addresses []Address `cbor:"6,keyasint,omitempty"` // likewise
 	Message   string    `cbor:"7,keyasint,omitempty"` // why a TaskNew has none
+	At        time.Time `cbor:"8,keyasint,omitzero"`  // when it was asked: becomes the task's DesiredAt, and its Touched where this first asks it to run
 }
 
 // Empty reports whether proposing the decision would change nothing.

@@ -124,6 +124,7 @@ type Rollout struct {
 	Operator string           `cbor:"14,keyasint,omitempty"` // who asked for it, if not a commit: "restart shop/web by ana"
 	FailedBy string           `cbor:"15,keyasint,omitempty"` // the slot that failed it: "web.1"
 	Jobs     map[string]Phase `cbor:"16,keyasint,omitempty"` // job services that have ended in this rollout
+	Again    time.Time        `cbor:"17,keyasint,omitzero"`  // ended by the environment alone: tried again from here on
 }
 
 // Ended is a rollout that is over.
@@ -162,6 +163,7 @@ type KeptVolume struct {
 	Node    NodeID    `cbor:"2,keyasint,omitempty"`
 	Created time.Time `cbor:"3,keyasint,omitzero"`
 	Orphan  time.Time `cbor:"4,keyasint,omitzero"` // when its stack went; it is removed VolumeKept later
+	Dropped time.Time `cbor:"5,keyasint,omitzero"` // when it was given up; its record goes once the node has removed it
 }
 
 // VolumeKept is how long a volume outlives its stack.

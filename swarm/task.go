@@ -117,6 +117,7 @@ type Task struct {
 	Addresses  []Address  `cbor:"15,keyasint,omitempty"`
 	Status     TaskStatus `cbor:"16,keyasint,omitempty"`
 	Excused    string     `cbor:"17,keyasint,omitempty"` // why its end never counts as a failure: "node lost", "stopped by operator"
+	DesiredAt  time.Time  `cbor:"18,keyasint,omitzero"`  // when Desired was last raised
 }
 
 // Seat returns what a task and its successor share.
