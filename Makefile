@@ -1,0 +1,60 @@
+# make alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export CGO_ENABLED ?= 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+FUZZTIME ?= 10m
+SOAK ?= 200
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what demo and test need from Debian's packages (asks for nothing that is there)
+	@scripts/setup
+
+.PHONY: build
+build: ## build bin/gitswarm
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gitswarm ./cmd/gitswarm
+
+.PHONY: demo
+demo: setup ## push four versions of a web service and watch them roll, fail, roll back (needs root; under 3 minutes)
+	@go run ./internal/e2e/demo
+
+.PHONY: test
+test: setup ## all tests, end to end included (under 15 minutes on 2 cores; what needs root is skipped without it)
+	go vet ./...
+	go test -timeout 14m ./...
+
+.PHONY: race
+race: setup ## the tests of everything but end to end under the race detector (needs gcc)
+	CGO_ENABLED=1 go test -race -timeout 30m $$(go list ./... | grep -v internal/e2e)
+
+.PHONY: soak
+soak: setup ## long loops: the daemon killed at SOAK random moments, then each fuzz target for FUZZTIME
+	GITSWARM_SOAK=$(SOAK) go test -timeout 6h -run 'Soak|Killed' -v ./internal/e2e
+	$(MAKE) fuzz
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10m)
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: setup ## benchmarks, paired and interleaved with containerd driven directly (needs root)
+	go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./internal/e2e/bench
+	go test -run '^$$' -bench . -benchmem ./manager/... ./reconciler ./internal/wire ./gitsync/...
+
+.PHONY: lint
+lint: ## golangci-lint with .golangci.yml
+	$(GOLANGCI) run ./...
+
+.PHONY: verify
+verify: ## format, tidy, generate; fails if that changes anything
+	gofmt -l -w .
+	go mod tidy
+	go test ./gitsync/compose -run TestTheDocs -update
+	git diff --exit-code
