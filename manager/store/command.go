@@ -18,10 +18,10 @@ type Command struct {
 	AcceptStacks *AcceptStacks      `cbor:"13,keyasint,omitempty"` // gitsync
 	Decide       *Decide            `cbor:"14,keyasint,omitempty"` // reconciler, allocator, scheduler
 	ReportStatus *ReportStatus      `cbor:"15,keyasint,omitempty"` // agents
-	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // dispatcher and operators
+	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // By set: an operator's Availability, Labels, Role; else the dispatcher's State, Description
 	Operate      *Operate           `cbor:"17,keyasint,omitempty"` // operator
 	PutGrants    *PutGrants         `cbor:"18,keyasint,omitempty"` // operator
-	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time
+	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time; once more when the node has removed them
 	Lead         *Lead              `cbor:"20,keyasint,omitempty"` // a new leader begins
 }
 
@@ -95,5 +95,6 @@ type PutGrants struct {
 
 // Lead opens a leader's term. Monitor windows that are open begin anew.
 type Lead struct {
-	Node swarm.NodeID `cbor:"1,keyasint,omitempty"`
+	Node    swarm.NodeID `cbor:"1,keyasint,omitempty"`
+	Cluster string       `cbor:"2,keyasint,omitempty"` // random; the first one in the log names the cluster
 }

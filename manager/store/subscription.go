@@ -1,0 +1,138 @@
+package store
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// Touched is what commands changed.
+type Touched struct {
+	Everything bool              // nothing may be taken as known: a new subscription, a new leader, a restored snapshot
+	Stacks     []swarm.StackName // sorted; those that are gone are among them
+	Nodes      []swarm.NodeID    // sorted
+	Sources    []swarm.SourceID  // sorted
+}
+
+// Empty reports whether nothing was touched.
+func (t Touched) Empty() bool {
+	return !t.Everything && len(t.Stacks) == 0 && len(t.Nodes) == 0 && len(t.Sources) == 0
+}
+
+// marks collects what was touched.
+type marks struct {
+	everything bool
+	stacks     map[swarm.StackName]bool
+	nodes      map[swarm.NodeID]bool
+	sources    map[swarm.SourceID]bool
+}
+
+func newMarks() marks {
+	return marks{
+		stacks:  map[swarm.StackName]bool{},
+		nodes:   map[swarm.NodeID]bool{},
+		sources: map[swarm.SourceID]bool{},
+	}
+}
+
+func (m *marks) stack(name swarm.StackName) { m.stacks[name] = true }
+func (m *marks) source(id swarm.SourceID)   { m.sources[id] = true }
+func (m *marks) node(id swarm.NodeID) {
+	if id != "" {
+		m.nodes[id] = true
+	}
+}
+
+func (m *marks) empty() bool {
+	return !m.everything && len(m.stacks) == 0 && len(m.nodes) == 0 && len(m.sources) == 0
+}
+
+func (m *marks) add(other marks) {
+	m.everything = m.everything || other.everything
+	maps.Copy(m.stacks, other.stacks)
+	maps.Copy(m.nodes, other.nodes)
+	maps.Copy(m.sources, other.sources)
+}
+
+func (m *marks) touched() Touched {
+	return Touched{
+		Everything: m.everything,
+		Stacks:     slices.Sorted(maps.Keys(m.stacks)),
+		Nodes:      slices.Sorted(maps.Keys(m.nodes)),
+		Sources:    slices.Sorted(maps.Keys(m.sources)),
+	}
+}
+
+// Subscription tells one reader what commands touched. It forgets nothing
+// that was not taken.
+type Subscription struct {
+	hub    *hub
+	mu     sync.Mutex
+	since  marks
+	change chan struct{} // closed once since is not empty
+}
+
+// Take returns what was touched since the last Take, and a channel that is
+// closed when there is more. A View that is taken after it shows at least
+// these changes. The first Take says Everything.
+func (s *Subscription) Take() (Touched, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.since.empty() {
+		return Touched{}, s.change
+	}
+	touched := s.since.touched()
+	s.since = newMarks()
+	s.change = make(chan struct{})
+	return touched, s.change
+}
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	delete(s.hub.subscriptions, s)
+}
+
+func (s *Subscription) touch(m marks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.since.empty() {
+		close(s.change)
+	}
+	s.since.add(m)
+}
+
+// hub knows the subscriptions.
+type hub struct {
+	mu            sync.Mutex
+	subscriptions map[*Subscription]bool
+}
+
+func (h *hub) subscribe() *Subscription {
+	s := &Subscription{hub: h, since: newMarks(), change: make(chan struct{})}
+	s.touch(marks{everything: true})
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.subscriptions == nil {
+		h.subscriptions = map[*Subscription]bool{}
+	}
+	h.subscriptions[s] = true
+	return s
+}
+
+func (h *hub) touch(m marks) {
+	if m.empty() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.subscriptions {
+		s.touch(m)
+	}
+}
