@@ -29,12 +29,27 @@ const address = ":8080"
 
 func main() {
 	log.SetFlags(log.Ldate | log.Ltime | log.Lmicroseconds | log.LUTC)
-	if len(os.Args) > 1 && os.Args[1] == "health" {
+	var err error
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "health":
 		os.Exit(probe())
+	case len(os.Args) == 3 && os.Args[1] == "cat":
+		err = cat(os.Args[2])
+	default:
+		err = serve()
 	}
-	if err := serve(); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// cat prints a file: the image has no shell to do it.
+func cat(path string) error {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		_, err = os.Stdout.Write(data)
+	}
+	return err
 }
 
 // probe is the image's health check: `app health`.

@@ -1,0 +1,47 @@
+// Command demo shows what gitswarm is for, on this machine and for real: it
+// starts a registry, a daemon and a git repository of its own, pushes four
+// versions of a web service, prints what happens as it happens, and removes
+// every trace. It exits 1 if anything happens that should not.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// limit is how long the story may take.
+const limit = 3 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the demo took longer than "+limit.String()))
+	defer cancel()
+	if err := run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// run tells the story on a stage of its own and clears that away, also when
+// the story is interrupted.
+func run(ctx context.Context, out io.Writer) (err error) {
+	s, err := set(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		s.say("clearing away: containers, networks, registry, repository")
+		err = errors.Join(err, s.clear())
+	}()
+	if err := s.tell(ctx); err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return nil
+}

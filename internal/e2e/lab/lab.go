@@ -1,0 +1,199 @@
+// Package lab sets up what the demo and the end-to-end tests need, all of it
+// real and all of it their own: a registry, images, a bare git repository and
+// a gitswarm daemon with its own folders. It asserts nothing; Close leaves
+// nothing behind.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Lab is one set-up. Its folders lie below Dir.
+type Lab struct {
+	Dir      string
+	Bin      string // the gitswarm binary
+	App      string // the examples' web server, static
+	Registry string // host:port
+
+	out      io.Writer
+	registry *exec.Cmd
+	daemon   *Daemon
+	used     bool // a daemon ran here: there may be containers
+}
+
+// New builds the binaries and starts a registry. out gets the daemon's log and
+// what the set-up has to say.
+func New(ctx context.Context, out io.Writer) (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("set up a lab: it makes containers and namespaces, so it must run as root")
+	}
+	dir, err := os.MkdirTemp("", "gitswarm-lab-")
+	if err != nil {
+		return nil, fmt.Errorf("set up a lab: %w", err)
+	}
+	l := &Lab{Dir: dir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
+	if err := l.build(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if err := l.startRegistry(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Fork returns a lab with folders and a daemon of its own that shares the
+// binaries and the registry. Close it before the lab it came from.
+func (l *Lab) Fork(out io.Writer) (*Lab, error) {
+	dir, err := os.MkdirTemp(l.Dir, "fork-")
+	if err != nil {
+		return nil, fmt.Errorf("fork a lab: %w", err)
+	}
+	return &Lab{Dir: dir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}, nil
+}
+
+// build compiles gitswarm and the app; the go command's cache makes the second
+// time cheap.
+func (l *Lab) build(ctx context.Context) error {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	for output, pkg := range map[string]string{l.Bin: "./cmd/gitswarm", l.App: "./examples/app"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", output, pkg)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", pkg, err, text)
+		}
+	}
+	return nil
+}
+
+// moduleRoot returns the module's folder.
+func moduleRoot(ctx context.Context) (string, error) {
+	text, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(text))), nil
+}
+
+// Example returns the folder of one of the examples.
+func Example(ctx context.Context, name string) (string, error) {
+	root, err := moduleRoot(ctx)
+	return filepath.Join(root, "examples", name), err
+}
+
+// startRegistry runs Debian's registry on a free loopback port.
+func (l *Lab) startRegistry(ctx context.Context) error {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(l.Dir, "registry.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n",
+		filepath.Join(l.Dir, "registry"), address)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	l.registry = exec.Command("docker-registry", "serve", config)
+	l.registry.SysProcAttr = ownGroup()
+	if err := l.registry.Start(); err != nil {
+		l.registry = nil
+		return fmt.Errorf("start the registry (Debian package docker-registry): %w", err)
+	}
+	l.Registry = address
+	return Poll(ctx, 10*time.Second, "the registry answers", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// StopRegistry ends the registry, so that pulls fail.
+func (l *Lab) StopRegistry() {
+	if l.registry == nil {
+		return
+	}
+	stopProcess(l.registry, 5*time.Second)
+	l.registry = nil
+}
+
+// FreePort returns a TCP port of the loopback address that nothing listens on.
+func FreePort() (int, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return 0, err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return net.LookupPort("tcp", port)
+}
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// Poll waits until what is true.
+func Poll(ctx context.Context, patience time.Duration, claim string, what func() bool) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !what() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", claim, ctx.Err())
+		case <-deadline.C:
+			return fmt.Errorf("wait until %s: not within %s", claim, patience)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// Close ends all that the lab started and removes every trace: processes,
+// containers, networks, folders.
+func (l *Lab) Close() error {
+	var errs []error
+	if l.daemon != nil {
+		l.daemon.Stop()
+	}
+	if l.used {
+		errs = append(errs, l.leave())
+	}
+	l.StopRegistry()
+	errs = append(errs, os.RemoveAll(l.Dir))
+	return errors.Join(errs...)
+}
+
+// leave removes the containers, networks and mounts of the lab's daemon.
+func (l *Lab) leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, l.Bin, append([]string{"leave", "--force"}, l.folders()...)...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("leave: %w\n%s", err, text)
+	}
+	return nil
+}
