@@ -1,0 +1,262 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// kernel is where a world is real. The host's namespace has the name "".
+type kernel interface {
+	spaces() ([]string, error)           // those of containers, sorted
+	create(name string) error            // an empty one, its loopback up
+	remove(name string) error            // no error if it is not there
+	observe(name string) (*space, error) // what it holds of ours
+	apply(name string, changes []change) error
+	path(name string) string
+}
+
+// linux is the kernel that this process runs on.
+type linux struct {
+	names names
+	host  string // path of the host's network namespace
+	dir   string // where the namespaces of containers are mounted
+}
+
+// batch is one call of apply.
+type batch struct {
+	kernel *linux
+	space  string
+	ns     *os.File
+	link   *netlink.Handle
+	tables *transaction // of nft changes that are not sent yet
+}
+
+func (k *linux) apply(name string, changes []change) (err error) {
+	if len(changes) == 0 {
+		return nil
+	}
+	b := &batch{kernel: k, space: name}
+	defer b.close()
+	if b.ns, err = os.Open(k.path(name)); err != nil {
+		return fmt.Errorf("open namespace: %w", err)
+	}
+	if b.link, err = netlink.NewHandleAt(netns.NsHandle(b.ns.Fd()), unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
+		return fmt.Errorf("open netlink in %s: %w", k.path(name), err)
+	}
+
+	for _, c := range changes {
+		if err := b.do(c); err != nil {
+			first, _, _ := strings.Cut(c.String(), "\n")
+			return fmt.Errorf("%s: %w", first, err)
+		}
+	}
+	return b.commit()
+}
+
+func (b *batch) close() {
+	if b.link != nil {
+		b.link.Close()
+	}
+	if b.ns != nil {
+		_ = b.ns.Close()
+	}
+}
+
+func (b *batch) do(c change) error {
+	if queued, err := b.queue(c); queued || err != nil {
+		return err
+	}
+	if err := b.commit(); err != nil {
+		return err
+	}
+
+	switch c := c.(type) {
+	case addBridge:
+		return b.addBridge(c)
+	case addPair:
+		return b.addPair(c)
+	case setLink:
+		return b.setLink(c)
+	case delLink:
+		l, err := b.link.LinkByName(c.name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return b.link.LinkDel(l)
+	case addAddress:
+		return b.changeAddress(c.link, c.address, b.link.AddrReplace)
+	case delAddress:
+		return b.changeAddress(c.link, c.address, b.link.AddrDel)
+	case setDefault:
+		return b.setDefault(c)
+	case setForwarding:
+		return b.kernel.sysctls(b.space, map[string]string{"net/ipv4/ip_forward": c.value()})
+	case forgetFlows:
+		return b.forget(c)
+	}
+	panic(fmt.Sprintf("change %T is not known to the kernel", c))
+}
+
+func (b *batch) addBridge(c addBridge) error {
+	mac, err := net.ParseMAC(c.link.MAC)
+	if err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = c.name, c.link.MTU, mac
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := addLink(b.link, bridge); err != nil {
+		return err
+	}
+	if err := b.link.LinkSetAlias(bridge, c.link.Alias); err != nil {
+		return fmt.Errorf("set alias: %w", err)
+	}
+
+	// route_localnet: the node's 127.0.0.1 reaches published ports, and the
+	// table lets nobody else use it. rp_filter: a container cannot pretend to
+	// be on another network. No IPv6: the table does not speak it yet.
+	conf := "net/ipv4/conf/" + c.name + "/"
+	if err := b.kernel.sysctls(b.space, map[string]string{
+		conf + "route_localnet": "1", conf + "rp_filter": "1",
+		"net/ipv6/conf/" + c.name + "/disable_ipv6": "1",
+	}); err != nil {
+		return err
+	}
+	return b.setLink(setLink{c.name, c.link})
+}
+
+// addLink adds a link. One of that name is what a crash left of a link of ours
+// that had no alias yet.
+func addLink(handle *netlink.Handle, l netlink.Link) error {
+	err := handle.LinkAdd(l)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := handle.LinkDel(l); err != nil {
+		return fmt.Errorf("remove what a crash left: %w", err)
+	}
+	return handle.LinkAdd(l)
+}
+
+func (b *batch) addPair(c addPair) error {
+	host, err := os.Open(b.kernel.host)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	link, err := netlink.NewHandleAt(netns.NsHandle(host.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+
+	bridge, err := link.LinkByName(c.outer.Master)
+	if err != nil {
+		return fmt.Errorf("find bridge %s: %w", c.outer.Master, err)
+	}
+	mac, err := net.ParseMAC(c.inner.MAC)
+	if err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Flags = c.outerName, c.outer.MTU, net.FlagUp
+	attrs.MasterIndex = bridge.Attrs().Index
+	pair := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: c.innerName, PeerHardwareAddr: mac,
+		PeerMTU: uint32(c.inner.MTU), PeerNamespace: netlink.NsFd(int(b.ns.Fd())),
+	}
+	if err := addLink(link, pair); err != nil {
+		return err
+	}
+	if err := link.LinkSetAlias(pair, c.outer.Alias); err != nil {
+		return fmt.Errorf("set alias: %w", err)
+	}
+	return nil
+}
+
+func (b *batch) setLink(c setLink) error {
+	l, err := b.link.LinkByName(c.name)
+	if err != nil {
+		return err
+	}
+	if l.Attrs().MTU != c.link.MTU {
+		if err := b.link.LinkSetMTU(l, c.link.MTU); err != nil {
+			return err
+		}
+	}
+	if c.link.Master != "" {
+		bridge, err := b.link.LinkByName(c.link.Master)
+		if err != nil {
+			return fmt.Errorf("find bridge %s: %w", c.link.Master, err)
+		}
+		if err := b.link.LinkSetMasterByIndex(l, bridge.Attrs().Index); err != nil {
+			return err
+		}
+	}
+	return b.link.LinkSetUp(l)
+}
+
+func (b *batch) changeAddress(name string, address netip.Prefix, do func(netlink.Link, *netlink.Addr) error) error {
+	l, err := b.link.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return do(l, &netlink.Addr{IPNet: ipNet(address)})
+}
+
+func (b *batch) setDefault(c setDefault) error {
+	if !c.gateway.IsValid() {
+		err := b.link.RouteDel(&netlink.Route{Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))})
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return err
+	}
+	return b.link.RouteReplace(&netlink.Route{Gw: c.gateway.AsSlice()})
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}
+
+// forget deletes UDP entries of connection tracking.
+func (b *batch) forget(c forgetFlows) error {
+	_, err := b.link.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, c)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil // entries that came or went meanwhile were judged by the new maps
+	}
+	return err
+}
+
+// MatchConntrackFlow reports whether the entry is one of those to forget.
+func (c forgetFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	if flow.Forward.Protocol != unix.IPPROTO_UDP || c.port != 0 && flow.Forward.DstPort != c.port {
+		return false
+	}
+	to, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	answers, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	to, answers = to.Unmap(), answers.Unmap()
+	if c.to.IsValid() && to != c.to {
+		return false
+	}
+	if len(c.gone) == 0 {
+		return to == answers // it was never redirected
+	}
+	for _, a := range c.gone {
+		if a == answers {
+			return true
+		}
+	}
+	return false
+}
