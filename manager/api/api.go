@@ -142,10 +142,14 @@ func register[I, O any](api huma.API, op huma.Operation, handle func(context.Con
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = maxBodyBytes
 	}
+	status := http.StatusInternalServerError
+	if op.Method != http.MethodGet {
+		status = http.StatusConflict // the manager refuses an act with a sentence that says why
+	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err != nil {
-			return nil, failure(err)
+			return nil, failure(err, status)
 		}
 		return out, nil
 	})

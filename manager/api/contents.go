@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -63,7 +64,7 @@ func (c *contents) keep(digest swarm.Digest, stack *swarm.Stack) {
 func (s *Server) snapshot(ctx context.Context, stacks ...swarm.StackName) Snapshot {
 	view := s.View()
 	shot := Snapshot{
-		Now: view.Now(), Index: view.Index(),
+		Now: later(view.Now(), time.Now()), Index: view.Index(),
 		Sources: view.Sources(), Stacks: view.Stacks(), Nodes: view.Nodes(),
 		Tasks: map[swarm.StackName][]swarm.Task{},
 		Ports: map[swarm.ServiceID][]swarm.Port{},
@@ -84,6 +85,14 @@ func (s *Server) snapshot(ctx context.Context, stacks ...swarm.StackName) Snapsh
 		shot.Ports[endpoint.Service] = endpoint.Ports
 	}
 	return shot
+}
+
+// later is the time for ages: the cluster's stands still while nothing happens.
+func later(cluster, here time.Time) time.Time {
+	if cluster.After(here) {
+		return cluster
+	}
+	return here.UTC()
 }
 
 // snapshotOf takes what a target concerns.

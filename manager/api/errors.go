@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/gitswarm/gitswarm/manager/store"
 )
 
 // Failure is an error of the API as RFC 9457 writes it, with one member more:
@@ -57,17 +59,26 @@ func (f *Failure) GetStatus() int { return f.Status }
 // ContentType is that of RFC 9457.
 func (f *Failure) ContentType(string) string { return "application/problem+json" }
 
-// failure gives any error the form that people get.
-func failure(err error) *Failure {
+// failure gives any error the form that people get. Status is that of an error
+// which does not say it itself.
+func failure(err error, status int) *Failure {
 	var failed *Failure
 	if errors.As(err, &failed) {
 		return failed
 	}
 
-	status := http.StatusInternalServerError
-	remedy := "the daemon's log says more: journalctl -u gitswarm"
-	if errors.Is(err, context.DeadlineExceeded) {
+	remedy := ""
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		status, remedy = http.StatusGatewayTimeout, "try again; `gitswarm status` shows what is slow"
+	case errors.Is(err, store.ErrNotFound):
+		status = http.StatusNotFound
+	case errors.Is(err, store.ErrNotLeader):
+		status, remedy = http.StatusServiceUnavailable, "try again in a second: a leader is being elected"
+	case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed):
+		status, remedy = http.StatusServiceUnavailable, "the daemon's log says why: journalctl -u gitswarm"
+	case status == http.StatusInternalServerError:
+		remedy = "the daemon's log says more: journalctl -u gitswarm"
 	}
 	return &Failure{Title: http.StatusText(status), Status: status, Detail: err.Error(), Remedy: remedy}
 }

@@ -81,7 +81,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 }
 
 func refuse(w http.ResponseWriter, err error) {
-	failed := failure(err)
+	failed := failure(err, http.StatusConflict)
 	w.Header().Set("Content-Type", failed.ContentType(""))
 	w.WriteHeader(failed.Status)
 	_ = json.NewEncoder(w).Encode(failed) // a client that is gone needs no answer

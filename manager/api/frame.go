@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"sync"
 
 	"github.com/gitswarm/gitswarm/swarm"
@@ -68,7 +69,7 @@ func (f *Frames) Write(frame swarm.ExecFrame) error {
 
 // Fail sends the error that ended the conversation.
 func (f *Frames) Fail(err error) error {
-	data, encoding := json.Marshal(failure(err))
+	data, encoding := json.Marshal(failure(err, http.StatusBadGateway))
 	if encoding != nil {
 		return fmt.Errorf("encode failure of exec: %w", encoding)
 	}

@@ -69,7 +69,7 @@ func streaming[I any](api huma.API, id, path, summary string, line any, prepare 
 			stream.SetHeader("Content-Type", "application/x-ndjson")
 			emit := lines(stream)
 			if err := run(stream.Context(), emit); err != nil && stream.Context().Err() == nil {
-				_ = emit(Broken{failure(err)}) // the client is gone if this fails
+				_ = emit(Broken{failure(err, http.StatusInternalServerError)}) // the client is gone if this fails
 			}
 		}}, nil
 	})
