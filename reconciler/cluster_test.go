@@ -1,0 +1,466 @@
+package reconciler
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// epoch is when a story begins.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// cluster is a fake: it applies decisions to one stack's record and tasks, its
+// agents answer as their images say, and its clock jumps from one event to the
+// next. It prints all that happens.
+type cluster struct {
+	now       time.Time
+	record    swarm.StackRecord
+	contents  map[swarm.Digest]*swarm.Stack
+	tasks     map[swarm.TaskID]*swarm.Task
+	nodes     map[swarm.NodeID]*swarm.Node
+	obstacles []string
+	acts      []act
+	images    map[swarm.Digest]string // by spec
+	names     map[swarm.TaskID]string
+	counts    map[string]int
+	since     map[swarm.TaskID]since
+	full      bool // no node takes new tasks
+	askAt     time.Time
+	steps     int
+	out       strings.Builder
+	check     func(*cluster, swarm.Decision) // called with each decision before it is applied
+	observe   func(*cluster)                 // called after each change
+	problem   string                         // the first broken rule
+}
+
+type since struct{ created, started, stopping time.Time }
+
+// act is how the tasks of an image, or of one seat of it, behave: the first
+// task by the first of lives, the last for all that follow.
+type act struct {
+	image, seat string
+	lives       []life
+}
+
+// life is how one task behaves.
+type life struct {
+	prepare time.Duration // from creation to TaskPrepared
+	healthy time.Duration // from start to TaskHealthy; negative: never
+	dies    time.Duration // from start to its end; negative: never
+	stops   time.Duration // from asked to stopped; negative: never
+	exit    int
+	message string      // of an end by unhealthiness, or a refusal
+	refused swarm.Cause // refused at the end of prepare
+	undrain bool        // its load balancers do not answer
+}
+
+func newCluster(nodes ...swarm.NodeID) *cluster {
+	c := &cluster{
+		now: epoch, contents: map[swarm.Digest]*swarm.Stack{}, tasks: map[swarm.TaskID]*swarm.Task{},
+		nodes: map[swarm.NodeID]*swarm.Node{}, images: map[swarm.Digest]string{}, names: map[swarm.TaskID]string{},
+		counts: map[string]int{}, since: map[swarm.TaskID]since{},
+	}
+	c.record.Name = "shop"
+	for _, id := range nodes {
+		c.join(id)
+	}
+	return c
+}
+
+func (c *cluster) join(id swarm.NodeID) {
+	c.nodes[id] = &swarm.Node{
+		ID: id, Availability: swarm.NodeActive, State: swarm.NodeReady, Role: "worker", Joined: c.now,
+		Description: swarm.NodeDescription{Hostname: string(id), OS: "linux", Arch: "amd64"},
+	}
+}
+
+func (c *cluster) say(format string, args ...any) {
+	fmt.Fprintf(&c.out, "%-7s %s\n", c.now.Sub(epoch).Round(time.Millisecond), fmt.Sprintf(format, args...))
+}
+
+// accept makes the stack the one to run, as a commit does.
+func (c *cluster) accept(name string, stack *swarm.Stack) swarm.Rendered {
+	r := swarm.Rendered{Revision: swarm.NewRevision("main", name), Content: digest(stack)}
+	c.contents[r.Content] = stack
+	for _, service := range stack.Services {
+		c.images[service.Spec] = service.Task.Image
+	}
+	c.record.Head, c.record.Accepted = r, r
+	c.record.Version++
+	return r
+}
+
+func digest(stack *swarm.Stack) swarm.Digest { return swarm.Digest(fmt.Sprintf("%+v", *stack)) }
+
+func (c *cluster) view() View {
+	view := View{
+		Record: c.record, Accepted: c.contents[c.record.Accepted.Content], Healthy: c.contents[c.record.Healthy.Content],
+		Obstacles: c.obstacles, Chance: uint64(c.steps),
+	}
+	if c.record.Removing {
+		view.Accepted = nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
+		view.Tasks = append(view.Tasks, *c.tasks[id])
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
+		view.Nodes = append(view.Nodes, *c.nodes[id])
+	}
+	return view
+}
+
+// stepsLimit is how many decisions may follow one another at one instant.
+const stepsLimit = 300
+
+// settle lets reconciler and agents act until neither has anything to do now.
+func (c *cluster) settle() {
+	for range stepsLimit {
+		c.steps++
+		d := Advance(c.view(), c.now)
+		c.askAt = d.AskAt
+		if !d.AskAt.IsZero() && !d.AskAt.After(c.now) {
+			c.broke("asked to be asked at %s, which is not to come", d.AskAt)
+		}
+		if c.check != nil {
+			c.check(c, d)
+		}
+		c.apply(d)
+		acted := c.act()
+		if c.observe != nil {
+			c.observe(c)
+		}
+		if d.Empty() && !acted {
+			return
+		}
+		if c.record.Name == "" {
+			return
+		}
+	}
+	c.broke("%d decisions at one instant and no end", stepsLimit)
+}
+
+func (c *cluster) broke(format string, args ...any) {
+	if c.problem == "" {
+		c.problem = fmt.Sprintf("%s: ", c.now.Sub(epoch)) + fmt.Sprintf(format, args...)
+		c.say("BROKEN %s", c.problem)
+	}
+}
+
+// run lets time pass until the end, or until stop holds.
+func (c *cluster) run(d time.Duration, stop func() bool) {
+	end := c.now.Add(d)
+	for c.problem == "" {
+		c.settle()
+		if c.record.Name == "" || stop != nil && stop() {
+			return
+		}
+		next := c.next()
+		if next.IsZero() || next.After(end) {
+			if stop == nil {
+				c.now = end
+				c.settle()
+			}
+			return
+		}
+		c.now = next
+	}
+}
+
+// next returns the next instant at which something may change.
+func (c *cluster) next() time.Time {
+	next := c.askAt
+	for id := range c.tasks {
+		if at := c.due(id); at.After(c.now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+// over reports whether the rollout to what is accepted has ended or paused.
+func (c *cluster) over() bool {
+	r := c.record.Rollout
+	return r.ID != 0 && r.To.Content == c.record.Accepted.Content && (r.Phase.Ended() || r.Phase == swarm.PhasePaused)
+}
+
+// apply does what the store does with a decision.
+func (c *cluster) apply(d swarm.Decision) {
+	if d.Version != c.record.Version {
+		c.broke("decided on version %d, not %d", d.Version, c.record.Version)
+	}
+	for _, t := range d.Create {
+		c.create(t)
+	}
+	for _, desire := range d.Desire {
+		c.desire(desire)
+	}
+	for _, id := range d.Forget {
+		if c.tasks[id] == nil {
+			c.broke("forgot %s twice", id)
+		}
+		delete(c.tasks, id)
+	}
+	if d.Rollout != nil {
+		if d.Rollout.Phase != c.record.Rollout.Phase || d.Rollout.ID != c.record.Rollout.ID {
+			c.say("rollout %d %s", d.Rollout.ID, d.Rollout.Phase)
+		}
+		c.record.Rollout = *d.Rollout
+	}
+	if d.Settle != nil {
+		d.Healthy.Content = digest(d.Settle)
+		c.contents[d.Healthy.Content] = d.Settle
+	}
+	if d.Healthy != nil {
+		c.record.Healthy = *d.Healthy
+	}
+	if d.Ended != nil {
+		c.record.History = slices.Insert(c.record.History, 0, *d.Ended)
+	}
+	if d.Quarantine != nil {
+		c.record.Quarantine = append(c.record.Quarantine, *d.Quarantine)
+		c.say("quarantined %s", d.Quarantine.Revision.Short())
+	}
+	for _, e := range d.Events {
+		c.say("  (%s)", e.Text)
+	}
+	if d.Gone {
+		c.record = swarm.StackRecord{}
+	}
+}
+
+func (c *cluster) create(t swarm.Task) {
+	if c.tasks[t.ID] != nil {
+		c.broke("created %s twice", t.ID)
+	}
+	seat := seatName(t)
+	c.counts[seat]++
+	c.names[t.ID] = fmt.Sprintf("%s#%d", seat, c.counts[seat])
+	c.since[t.ID] = since{created: c.now}
+	c.tasks[t.ID] = &t
+	c.place(&t)
+	after := ""
+	if !t.NotBefore.IsZero() {
+		after = " not before " + t.NotBefore.Sub(epoch).String()
+	}
+	c.say("create %s %s on %s, %s%s", c.names[t.ID], c.images[t.Spec], cmp.Or(t.Node, "no node"), t.Desired, after)
+}
+
+func seatName(t swarm.Task) string {
+	if t.Slot == 0 {
+		return t.Service.Name() + "@" + string(t.Node)
+	}
+	return swarm.SlotName(t.Service.Name(), t.Slot)
+}
+
+// place gives a task the ready node with the fewest live tasks.
+func (c *cluster) place(t *swarm.Task) {
+	if t.Status.State != swarm.TaskNew || t.Desired >= swarm.DesiredStop {
+		return
+	}
+	if t.Node == "" && !c.full {
+		load := map[swarm.NodeID]int{}
+		for _, other := range c.tasks {
+			if other.Status.State.Live() {
+				load[other.Node]++
+			}
+		}
+		def := c.definition(t)
+		for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
+			n := c.nodes[id]
+			fits := def == nil || Fits(def, n)
+			if n.State == swarm.NodeReady && n.Availability == swarm.NodeActive && fits && (t.Node == "" || load[id] < load[t.Node]) {
+				t.Node = id
+			}
+		}
+	}
+	if t.Node == "" {
+		t.Status.Message = "no node fits"
+		return
+	}
+	t.Status.State, t.Status.Since = swarm.TaskAssigned, c.now
+}
+
+func (c *cluster) definition(t *swarm.Task) *swarm.Service {
+	for _, content := range []swarm.Digest{c.record.Accepted.Content, c.record.Healthy.Content} {
+		if service, ok := c.contents[content].Service(t.Service.Name()); ok && service.Spec == t.Spec {
+			return &service
+		}
+	}
+	return nil
+}
+
+func (c *cluster) desire(d swarm.Desire) {
+	t := c.tasks[d.Task]
+	if t == nil {
+		c.broke("asked something of %s, which is not there", d.Task)
+		return
+	}
+	if d.Desired < t.Desired {
+		c.broke("%s went from %s back to %s", c.names[d.Task], t.Desired, d.Desired)
+	}
+	t.Excused = cmp.Or(d.Excused, t.Excused)
+	if d.Desired == t.Desired {
+		return
+	}
+	t.Desired, t.DesiredAt = d.Desired, d.At
+	if d.Desired == swarm.DesiredRun && t.Touched.IsZero() {
+		t.Touched = d.At
+	}
+	if d.Desired >= swarm.DesiredStop {
+		s := c.since[t.ID]
+		s.stopping = c.now
+		c.since[t.ID] = s
+	}
+	if t.Node == "" && d.Desired >= swarm.DesiredStop {
+		t.Status.State, t.Status.Since = swarm.TaskStopped, c.now
+	}
+	c.say("%s %s", d.Desired, c.names[d.Task])
+}
+
+// life returns how a task behaves: by the newest act that speaks of it.
+func (c *cluster) life(t *swarm.Task) life {
+	for _, a := range slices.Backward(c.acts) {
+		if a.image != c.images[t.Spec] || a.seat != "" && a.seat != seatName(*t) {
+			continue
+		}
+		nth := 0
+		for id, other := range c.names {
+			if id != t.ID && strings.HasPrefix(other, seatName(*t)+"#") && c.before(id, t.ID) && c.specOf(id) == t.Spec {
+				nth++
+			}
+		}
+		return a.lives[min(nth, len(a.lives)-1)]
+	}
+	return life{dies: -1}
+}
+
+func (c *cluster) before(a, b swarm.TaskID) bool {
+	numberOf := func(id swarm.TaskID) (n int) {
+		_, text, _ := strings.Cut(c.names[id], "#")
+		fmt.Sscan(text, &n)
+		return n
+	}
+	return numberOf(a) < numberOf(b)
+}
+
+func (c *cluster) specOf(id swarm.TaskID) swarm.Digest {
+	if t := c.tasks[id]; t != nil {
+		return t.Spec
+	}
+	return ""
+}
+
+// act lets every agent take the steps that are due now.
+func (c *cluster) act() bool {
+	acted := false
+	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
+		for c.actOn(c.tasks[id]) {
+			acted = true
+		}
+	}
+	return acted
+}
+
+// due returns when the agent of a task has its next step to do.
+func (c *cluster) due(id swarm.TaskID) time.Time {
+	t, at := c.tasks[id], c.since[id]
+	l := c.life(t)
+	next := time.Time{}
+	soonest := func(from time.Time, d time.Duration) {
+		if d >= 0 && (next.IsZero() || from.Add(d).Before(next)) {
+			next = from.Add(d)
+		}
+	}
+	switch state := t.Status.State; {
+	case !state.Live() || c.unreachable(t):
+	case t.Desired >= swarm.DesiredStop:
+		soonest(at.stopping, l.stops)
+	case state < swarm.TaskPrepared:
+		soonest(at.created, l.prepare)
+	default:
+		if state == swarm.TaskStarting {
+			soonest(at.started, l.healthy)
+		}
+		if state.Running() {
+			soonest(at.started, l.dies)
+		}
+	}
+	return next
+}
+
+func (c *cluster) unreachable(t *swarm.Task) bool {
+	node := c.nodes[t.Node]
+	return t.Node == "" || node == nil || node.State != swarm.NodeReady
+}
+
+// actOn takes one step of a task's agent, if one is due.
+func (c *cluster) actOn(t *swarm.Task) bool {
+	if !t.Status.State.Live() {
+		return false
+	}
+	if t.Node == "" {
+		c.place(t)
+		return t.Node != ""
+	}
+	if c.unreachable(t) {
+		return false
+	}
+	l, at := c.life(t), c.since[t.ID]
+	state := t.Status.State
+	reached := func(from time.Time, d time.Duration) bool { return d >= 0 && !c.now.Before(from.Add(d)) }
+
+	switch {
+	case t.Desired >= swarm.DesiredStop && !state.Running():
+		return c.enter(t, swarm.TaskStopped, "")
+	case t.Desired >= swarm.DesiredStop && reached(at.stopping, l.stops):
+		return c.enter(t, swarm.TaskStopped, "")
+	case state.Running() && reached(at.started, l.dies):
+		return c.end(t, l)
+	case t.Desired >= swarm.DesiredDrain && !t.Status.Drained && !l.undrain:
+		t.Status.Drained = true
+		return true
+	case state < swarm.TaskPrepared && reached(at.created, l.prepare):
+		if l.refused != "" {
+			t.Status.Cause = l.refused
+			return c.enter(t, swarm.TaskRejected, l.message)
+		}
+		return c.enter(t, swarm.TaskPrepared, "")
+	case state == swarm.TaskPrepared && t.Desired == swarm.DesiredRun:
+		at.started = c.now
+		c.since[t.ID] = at
+		t.Status.Started = c.now
+		return c.enter(t, swarm.TaskStarting, "")
+	case state == swarm.TaskStarting && reached(at.started, l.healthy):
+		t.Status.Healthy = c.now
+		return c.enter(t, swarm.TaskHealthy, "")
+	}
+	return false
+}
+
+func (c *cluster) end(t *swarm.Task, l life) bool {
+	if l.message != "" {
+		t.Status.Cause = swarm.CauseContent
+		return c.enter(t, swarm.TaskFailed, l.message)
+	}
+	exit := l.exit
+	t.Status.Exit = &exit
+	message := fmt.Sprintf("exited %d after %s", exit, c.now.Sub(c.since[t.ID].started))
+	if exit == 0 {
+		return c.enter(t, swarm.TaskComplete, message)
+	}
+	t.Status.Cause = swarm.CauseContent
+	return c.enter(t, swarm.TaskFailed, message)
+}
+
+func (c *cluster) enter(t *swarm.Task, state swarm.TaskState, message string) bool {
+	t.Status.State, t.Status.Since, t.Status.Message = state, c.now, message
+	if state != swarm.TaskPrepared && state != swarm.TaskStarting {
+		c.say("%s is %s%s", c.names[t.ID], state, strings.TrimSuffix(": "+message, ": "))
+	}
+	return true
+}

@@ -1,0 +1,131 @@
+package reconciler
+
+import (
+	"slices"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// blocked says which dependency the service's next step waits for, or "". On
+// the way forward that is what the service depends on; on the way back, what
+// depends on it.
+func (s *step) blocked(sv *service) string {
+	if sv.want == nil {
+		return ""
+	}
+	if sv.back {
+		return s.blockedBack(sv)
+	}
+	for _, dependency := range acyclic(s.content(s.rollout.To))[sv.name] {
+		if other := s.service(dependency.Service); other != nil && other.want != nil && !s.met(other, dependency.Condition) {
+			return sv.name + " waits for " + other.name + " " + words(dependency.Condition)
+		}
+	}
+	return ""
+}
+
+func words(condition swarm.Condition) string {
+	switch condition {
+	case swarm.ServiceHealthy:
+		return "to be healthy"
+	case swarm.ServiceCompleted:
+		return "to complete"
+	}
+	return "to start"
+}
+
+func (s *step) blockedBack(sv *service) string {
+	for _, other := range s.services {
+		if other == sv || !other.back || other.want == nil || !s.dependsOn(other, sv) {
+			continue
+		}
+		for _, st := range other.seats {
+			if done, _ := s.done(st); !done && !st.late {
+				return sv.name + " waits for " + other.name + " to go back"
+			}
+		}
+	}
+	return ""
+}
+
+// met reports whether every seat of a service meets the condition, with what
+// it must be now.
+func (s *step) met(sv *service, condition swarm.Condition) bool {
+	return !slices.ContainsFunc(sv.seats, func(st *seat) bool { return !st.late && !s.seatMet(st, condition) })
+}
+
+func (s *step) seatMet(st *seat, condition swarm.Condition) bool {
+	goal := st.service.goal()
+	complete := s.satisfied(st, goal) || st.service.ends && s.idle(st.service) && s.lastOf(st, goal) == nil
+	keeper := s.keeper(st, goal)
+	switch {
+	case complete && keeper == nil:
+		return true
+	case condition == swarm.ServiceCompleted, keeper == nil:
+		return false
+	case condition == swarm.ServiceHealthy:
+		return keeper.healthy()
+	}
+	return keeper.Status.State.Running()
+}
+
+func (s *step) service(name string) *service {
+	for _, sv := range s.services {
+		if sv.name == name {
+			return sv
+		}
+	}
+	return nil
+}
+
+// dependsOn reports whether a depends on b in the content that the stack comes
+// from or goes to.
+func (s *step) dependsOn(a, b *service) bool {
+	for _, stack := range []*swarm.Stack{s.view.Healthy, s.content(s.rollout.To)} {
+		if slices.ContainsFunc(acyclic(stack)[a.name], func(d swarm.Dependency) bool { return d.Service == b.name }) {
+			return true
+		}
+	}
+	return false
+}
+
+// needed reports whether a service that must go has to wait for another that
+// depends on it and is still there.
+func (s *step) needed(sv *service) bool {
+	return slices.ContainsFunc(s.services, func(other *service) bool {
+		present := slices.ContainsFunc(other.all(), func(st *seat) bool { return st.any((*task).live) })
+		return other != sv && present && (other.want == nil || s.view.Record.Removing) && s.dependsOn(other, sv)
+	})
+}
+
+// acyclic returns what each service of a stack depends on. A dependency that
+// would close a circle is left out: a corrupt record must not wait for itself.
+func acyclic(stack *swarm.Stack) map[string][]swarm.Dependency {
+	edges := make(map[string][]swarm.Dependency)
+	if stack == nil {
+		return edges
+	}
+	const open, closed = 1, 2
+	visited := make(map[string]int)
+
+	var visit func(name string)
+	visit = func(name string) {
+		visited[name] = open
+		service, _ := stack.Service(name)
+		for _, dependency := range service.DependsOn {
+			if visited[dependency.Service] == 0 {
+				visit(dependency.Service)
+			}
+			if visited[dependency.Service] == closed {
+				edges[name] = append(edges[name], dependency)
+			}
+		}
+		visited[name] = closed
+	}
+	for _, service := range stack.Services {
+		if visited[service.Name] == 0 {
+			visit(service.Name)
+		}
+	}
+	return edges
+}
