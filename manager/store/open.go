@@ -14,10 +14,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Raft's timers. A manager that is alone elects itself after one to two times
-// aloneTimeout and then only looks at its own lease that often.
+// Raft's timers. A manager that is alone does not wait for its election, see
+// electAlone, and then only looks at its own lease every aloneTimeout.
 const (
-	aloneTimeout    = 100 * time.Millisecond
+	aloneTimeout    = 2 * time.Second
 	electionTimeout = time.Second
 	leaseTimeout    = 500 * time.Millisecond
 	electionWait    = 30 * time.Second // for Open of a manager that is alone
@@ -245,6 +245,9 @@ func (s *Store) awaitLead(cfg Config) error {
 		return nil
 	}
 
+	if err := electAlone(cfg); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(electionWait)
 	for s.raft.State() != raft.Leader {
 		if err := s.latch.error(); err != nil {
@@ -253,10 +256,28 @@ func (s *Store) awaitLead(cfg Config) error {
 		if time.Now().After(deadline) {
 			return errors.New("no leader within 30 s")
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(time.Millisecond)
 	}
 	if err := s.raft.Barrier(electionWait).Error(); err != nil {
 		return s.reason(err)
 	}
 	return s.latch.error()
+}
+
+// electAlone tells the one manager there is to stand for election at once, as
+// a leader that hands over does: raft would wait for its timers first.
+func electAlone(cfg Config) error {
+	own, ok := cfg.transport.(*raft.InmemTransport)
+	if !ok {
+		return nil
+	}
+	_, caller := raft.NewInmemTransport("")
+	defer caller.Close()
+	caller.Connect(own.LocalAddr(), own)
+	var answer raft.TimeoutNowResponse
+	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	if err := caller.TimeoutNow(raft.ServerID(cfg.Node), own.LocalAddr(), request, &answer); err != nil {
+		return fmt.Errorf("stand for election: %w", err)
+	}
+	return nil
 }

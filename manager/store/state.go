@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -131,12 +132,12 @@ func readRow(r *bufio.Reader, txn *memdb.Txn, before uint64) (bool, error) {
 	if length > 2*maxEntry { // a row holds no more than the commands that made it
 		return false, fmt.Errorf("it has %d bytes", length)
 	}
-	data := make([]byte, length)
-	if _, err := io.ReadFull(r, data); err != nil {
+	var data bytes.Buffer // grows with what is there, whatever length says
+	if _, err := io.CopyN(&data, r, int64(length)); err != nil {
 		return false, err
 	}
 	var one row
-	if err := codec.DecodeStrict(data, &one); err != nil {
+	if err := codec.DecodeStrict(data.Bytes(), &one); err != nil {
 		return false, fmt.Errorf("%w (%w)", errNewer, err)
 	}
 	if (one.Meta != nil) != (before == 0) {
