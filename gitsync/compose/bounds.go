@@ -86,8 +86,18 @@ func (l *loading) paths(doc *document) {
 	}
 }
 
+// overlooked refuses text that a loader would drop in silence.
+func (l *loading) overlooked() {
+	for _, doc := range l.docs {
+		for _, service := range pairs(under(doc.top, "services")) {
+			l.templates(doc, service.key.Value, service.value)
+			l.mountOptions(doc, service.key.Value, service.value)
+		}
+	}
+}
+
 // bounds refuses numbers that would take time or memory out of all
-// proportion, and text that a loader would drop in silence.
+// proportion.
 func (l *loading) bounds() {
 	services, ports := map[string]bool{}, 0
 	for _, doc := range l.docs {
@@ -97,9 +107,6 @@ func (l *loading) bounds() {
 				l.refuse(place{doc.name, service.key.Line}, "services."+name, name, "the stack has more than %d services; split it into several stacks", maxServices)
 			}
 			l.replicas(doc, name, service.value)
-			l.templates(doc, name, service.value)
-			l.mountOptions(doc, name, service.value)
-
 			for _, key := range []string{"ports", "expose"} {
 				for i, item := range items(under(service.value, key)) {
 					before := ports

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
@@ -94,7 +93,7 @@ func ServeChild(stdin io.Reader, stdout io.Writer) error {
 		return fmt.Errorf("enclose compose loader: %w", err)
 	}
 
-	pipe := &remote{from: bufio.NewReader(stdin), to: stdout}
+	pipe := &remote{from: bufio.NewReader(stdin), to: stdout, table: rules(Table())}
 	for number := 0; ; number++ {
 		message, err := readFrame(pipe.from)
 		if errors.Is(err, io.EOF) {
@@ -109,14 +108,14 @@ func ServeChild(stdin io.Reader, stdout io.Writer) error {
 		if err := pipe.serve(*message.Render, filepath.Join(scratch, strconv.Itoa(number))); err != nil {
 			return fmt.Errorf("answer request: %w", err)
 		}
-		debug.FreeOSMemory()
 	}
 }
 
 // remote is the tree as the child sees it: at the other end of a pipe.
 type remote struct {
-	from *bufio.Reader
-	to   io.Writer
+	from  *bufio.Reader
+	to    io.Writer
+	table *rule
 }
 
 func (r *remote) serve(project Project, scratch string) error {
@@ -128,7 +127,7 @@ func (r *remote) serve(project Project, scratch string) error {
 	if err := limitTime(); err != nil {
 		return err
 	}
-	result, err := render(context.Background(), r, project, scratch)
+	result, err := render(context.Background(), r.table, r, project, scratch)
 	if err != nil {
 		return writeFrame(r.to, frame{Failed: err.Error()})
 	}

@@ -93,10 +93,6 @@ type classification struct {
 	doc      *document
 }
 
-func newClassification() *classification {
-	return &classification{rules: rules(Table()), places: map[string]place{}}
-}
-
 // add classes the keys of one file. Of files that give the same key, the one
 // that is added last is where it stands.
 func (c *classification) add(doc *document) {

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,6 +38,14 @@ func (r *refusal) Error() string { return r.text }
 
 func refusef(format string, args ...any) *refusal {
 	return &refusal{text: fmt.Sprintf(format, args...)}
+}
+
+// MissingFile is in the text of a Finding about a file that the tree does not
+// have: another commit may bring it.
+const MissingFile = "does not exist in the repository"
+
+func missing(format string, args ...any) *refusal {
+	return &refusal{text: fmt.Sprintf(format, args...), absent: true}
 }
 
 // read returns the content of the file that name leads to.
@@ -76,7 +85,7 @@ type file struct {
 // files lists what is at name: the file itself, or all files of the folder
 // and its folders, at most limit, sorted. Folder says which of the two it is.
 func (c *confined) files(name string, limit int) (list []file, isFolder bool, err error) {
-	_, entry, err := c.find(name)
+	real, entry, err := c.find(name)
 	if err != nil {
 		return nil, false, err
 	}
@@ -84,7 +93,7 @@ func (c *confined) files(name string, limit int) (list []file, isFolder bool, er
 	case KindFile:
 		return []file{{Path: name, Size: entry.Size, Executable: entry.Executable}}, false, nil
 	case KindFolder:
-		c.reads[strings.TrimSuffix(name, "/")+"/"] = true
+		c.reads[real+"/"] = true
 		list, err = c.gather(nil, name, limit, 0)
 		return list, true, err
 	}
@@ -179,6 +188,7 @@ func (c *confined) find(name string) (real string, entry Entry, err error) {
 			return "", Entry{}, err
 		}
 		if entry.Kind == KindSymlink {
+			c.reads[path.Join(real, head)] = true
 			if links++; links > maxLinks {
 				return "", Entry{}, refusef("%s passes through more than %d symlinks", name, maxLinks)
 			}
@@ -194,6 +204,7 @@ func (c *confined) find(name string) (real string, entry Entry, err error) {
 			return "", Entry{}, absentOr(name, real, entry.Kind)
 		}
 	}
+	c.reads[cmp.Or(real, ".")] = true
 	return real, entry, nil
 }
 
@@ -209,20 +220,20 @@ func absentOr(name, at string, kind Kind) *refusal {
 	if kind == KindSubmodule {
 		return refusef("%s is inside of the submodule %s; submodules are not fetched: copy what is needed into the repository", name, at)
 	}
-	return &refusal{text: fmt.Sprintf("%s does not exist: %s is a %s", name, at, kind), absent: true}
+	return missing("%s %s: %s is a %s", name, MissingFile, at, kind)
 }
 
 func (c *confined) step(name, dir, head string) (Entry, error) {
 	entries, err := c.entries(dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && dir == "" {
-			return Entry{}, &refusal{text: fmt.Sprintf("%s does not exist: the repository is empty", name), absent: true}
+			return Entry{}, missing("%s %s, which is empty", name, MissingFile)
 		}
 		return Entry{}, err
 	}
 	i := sort.Search(len(entries), func(i int) bool { return entries[i].Name >= head })
 	if i == len(entries) || entries[i].Name != head {
-		return Entry{}, &refusal{text: fmt.Sprintf("%s does not exist in the repository", name), absent: true}
+		return Entry{}, missing("%s %s", name, MissingFile)
 	}
 	if entries[i].Kind == KindSubmodule {
 		return Entry{}, absentOr(name, path.Join(dir, head), KindSubmodule)

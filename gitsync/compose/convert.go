@@ -217,6 +217,7 @@ func (c *conversion) networks() []swarm.Network {
 			Name: c.networkName(key), Internal: from.Internal, Attachable: from.Attachable,
 			External: bool(from.External), Labels: labels(from.Labels),
 		}
+		c.ownName("networks."+key+".name", network.External)
 		if network.External {
 			network.Internal, network.Attachable, network.Labels = false, false, nil
 		}
@@ -239,6 +240,13 @@ func (c *conversion) networkName(key string) string {
 		return cmp.Or(from.Name, key)
 	}
 	return key
+}
+
+// ownName warns about a name of what the stack itself makes.
+func (c *conversion) ownName(rule string, external bool) {
+	if at, ok := c.classes.places[rule]; ok && !external {
+		c.warn(at, rule, "", "is named after the stack and its key; this name is that of an external one alone")
+	}
 }
 
 func (c *conversion) ipam(key string, network *swarm.Network, from types.NetworkConfig) {
@@ -275,6 +283,7 @@ func (c *conversion) volumes() []swarm.Volume {
 	for _, key := range slices.Sorted(maps.Keys(c.model.Volumes)) {
 		from := c.model.Volumes[key]
 		volume := swarm.Volume{Name: c.volumeName(key), External: bool(from.External), Labels: labels(from.Labels)}
+		c.ownName("volumes."+key+".name", volume.External)
 		if slices.ContainsFunc(list, func(v swarm.Volume) bool { return v.Name == volume.Name }) {
 			c.refuse(c.classes.at("volumes."+key), "volumes."+key, "", "two volumes are called %s; rename the stack's own", volume.Name)
 		}

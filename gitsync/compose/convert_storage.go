@@ -266,10 +266,11 @@ func (c *conversion) content(task *swarm.TaskSpec, file swarm.File, section stri
 		c.refuse(at, rule, "", "has no content; write file:, or environment:")
 		return nil
 	}
-	return c.contentFile(at, rule, key, from.File, limit)
+	return c.contentFile(rule+".file", key, from.File, limit)
 }
 
-func (c *conversion) contentFile(at place, rule, key, name string, limit int64) error {
+func (c *conversion) contentFile(rule, key, name string, limit int64) error {
+	at := c.classes.at(rule)
 	if problem := escapes(c.project.Dir, name); problem != "" {
 		c.refuse(at, rule, "", "%s", problem)
 		return nil

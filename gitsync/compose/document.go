@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -29,12 +31,12 @@ func parse(name string, data []byte) (*document, *located) {
 		if errors.Is(err, io.EOF) {
 			return nil, &located{place{name, 1}, "the file is empty"}
 		}
-		return nil, yamlError(name, err)
+		return nil, yamlError(name, data, err)
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
 		if err != nil {
-			return nil, yamlError(name, err)
+			return nil, yamlError(name, data, err)
 		}
 		return nil, &located{place{name, second.Line}, "a second YAML document begins here; a compose file has one"}
 	}
@@ -53,10 +55,27 @@ func parse(name string, data []byte) (*document, *located) {
 	return doc, nil
 }
 
-func yamlError(name string, err error) *located {
-	found := envError(name, nil, err)
-	found.text = "is not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")
-	return found
+// yamlPlaces are what go-yaml says of a place. Its parser counts lines from 0
+// and does not know line 0, its scanner counts from 1.
+var yamlPlaces = regexp.MustCompile(`(?:line (\d+)(?:, column \d+)?|<unknown position>|offset (\d+))(: )?`)
+
+func yamlError(name string, data []byte, err error) *located {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	at := place{name, 1}
+	if found := yamlPlaces.FindAllStringSubmatch(text, -1); len(found) > 0 {
+		last := found[len(found)-1]
+		if number, bad := strconv.Atoi(last[1]); bad == nil {
+			at.line = number
+			if strings.HasSuffix(fmt.Sprintf("%T", err), "ParserError") && !strings.Contains(text, "unknown anchor") {
+				at.line++
+			}
+		}
+		if offset, bad := strconv.Atoi(last[2]); bad == nil {
+			at.line = line(data, min(max(offset, 0), len(data)))
+		}
+		text = strings.ReplaceAll(yamlPlaces.ReplaceAllString(text, ""), " at ", ": ")
+	}
+	return &located{at, "is not YAML: " + text}
 }
 
 // measure refuses what would grow beyond all bounds when aliases are written
@@ -71,6 +90,7 @@ type measuring struct {
 	nodes   int
 	visits  int
 	aliased int // how many aliases the walk is inside of
+	outer   int // line of the outermost of them
 	open    map[*yaml.Node]bool
 }
 
@@ -84,7 +104,7 @@ func (m *measuring) visit(node *yaml.Node, depth int) *located {
 	case m.nodes > maxNodes:
 		return &located{at, fmt.Sprintf("the file has more than %d YAML nodes; split it", maxNodes)}
 	case m.visits > maxVisits:
-		return &located{at, fmt.Sprintf("the file's aliases (*) stand for more than %d YAML nodes", maxVisits)}
+		return &located{place{m.doc.name, m.outer}, fmt.Sprintf("the file's aliases (*) stand for more than %d YAML nodes", maxVisits)}
 	case depth > maxNesting:
 		return &located{at, fmt.Sprintf("YAML is nested deeper than %d", maxNesting)}
 	}
@@ -94,6 +114,9 @@ func (m *measuring) visit(node *yaml.Node, depth int) *located {
 			return &located{at, fmt.Sprintf("alias *%s stands inside of what it stands for", node.Value)}
 		}
 		m.open[node.Alias] = true
+		if m.aliased == 0 {
+			m.outer = node.Line
+		}
 		m.aliased++
 		defer func() { m.aliased--; delete(m.open, node.Alias) }()
 		return m.visit(node.Alias, depth+1)

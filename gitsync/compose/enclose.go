@@ -46,7 +46,8 @@ func enclose(folder string, memory int64) (string, error) {
 // text, shared with its parent, is the rest.
 func limitMemory(memory int64) error {
 	data := uint64(memory - memory/8)
-	debug.SetMemoryLimit(int64(data - data/8))
+	debug.SetMemoryLimit(int64(data - data/4))
+	debug.SetGCPercent(400) // the process lives for seconds
 	limits := map[int]uint64{
 		unix.RLIMIT_DATA:   data,
 		unix.RLIMIT_CORE:   0,

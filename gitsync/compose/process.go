@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -180,6 +181,9 @@ func (c *confined) answer(question ask) (reply answer) {
 		reply.Data, err = c.read(question.Path, min(max(question.Limit, 0), maxFileBytes))
 	case "list":
 		reply.Entries, err = c.list(question.Path)
+		for _, name := range append(mainFiles(), overrideFiles()...) {
+			c.reads[path.Join(question.Path, name)] = true // what is absent now may come
+		}
 	case "files":
 		reply.Files, reply.Folder, err = c.files(question.Path, int(min(max(question.Limit, 0), maxRepoFiles)))
 	default:

@@ -30,11 +30,13 @@ func (r rendered) refused() bool {
 	return slices.ContainsFunc(r.Findings, func(f swarm.Finding) bool { return f.Class == swarm.Refused })
 }
 
-// render loads one project. Scratch is a folder that is empty and its own.
-// An error means that the tree could not be read; all else is a finding.
-func render(ctx context.Context, from source, project Project, scratch string) (result rendered, err error) {
+// render loads one project by the rules of the table. Scratch is a folder that
+// is empty and its own. An error means that the tree could not be read; all
+// else is a finding.
+func render(ctx context.Context, table *rule, from source, project Project, scratch string) (result rendered, err error) {
 	l := &loading{
-		project: project, from: from, texts: map[string][]byte{}, seen: map[string]bool{}, classes: newClassification(),
+		project: project, from: from, texts: map[string][]byte{}, seen: map[string]bool{},
+		classes: &classification{rules: table, places: map[string]place{}},
 	}
 	defer func() {
 		if r := recover(); r != nil {
@@ -67,7 +69,9 @@ func (l *loading) stack(ctx context.Context, scratch string) (rendered, error) {
 	}
 	l.name(env)
 	l.bounds()
-	if l.stops() {
+	stops := l.stops()
+	l.overlooked()
+	if stops {
 		return rendered{}, nil
 	}
 
@@ -152,7 +156,7 @@ func (l *loading) discover() error {
 // Discover picks the compose file of a folder, and the file that overrides
 // it. If there is none, or more than one that could be meant, problem says so.
 func Discover(entries []Entry) (files []string, problem string) {
-	pick := func(names ...string) []string {
+	pick := func(names []string) []string {
 		var found []string
 		for _, name := range names {
 			if slices.ContainsFunc(entries, func(e Entry) bool { return e.Name == name && e.Kind != KindFolder }) {
@@ -161,8 +165,7 @@ func Discover(entries []Entry) (files []string, problem string) {
 		}
 		return found
 	}
-	main := pick("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-	override := pick("compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml")
+	main, override := pick(mainFiles()), pick(overrideFiles())
 	switch {
 	case len(main) == 0:
 		return nil, "the folder has no compose.yaml"
@@ -172,6 +175,14 @@ func Discover(entries []Entry) (files []string, problem string) {
 		return nil, fmt.Sprintf("the folder has both %s and %s; remove one, or list the files in gitswarm.yaml", override[0], override[1])
 	}
 	return append(main, override...), ""
+}
+
+func mainFiles() []string {
+	return []string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"}
+}
+
+func overrideFiles() []string {
+	return []string{"compose.override.yaml", "compose.override.yml", "docker-compose.override.yaml", "docker-compose.override.yml"}
 }
 
 // name decides how the stack is called: as the project says, else as its last
@@ -200,7 +211,7 @@ func (l *loading) name(env map[string]string) {
 
 var (
 	composePath    = regexp.MustCompile(`\b(services|networks|volumes|configs|secrets)\.[\w.\-]+(\[\d+\])?`)
-	composeService = regexp.MustCompile(`service "?([\w.\-]+)"?`)
+	composeService = regexp.MustCompile(`(?:service|cycle detected:) "?([\w.\-]+)"?`)
 )
 
 // refuseComposeError finds the place that compose-go's error speaks of.
@@ -220,7 +231,27 @@ func (l *loading) refuseComposeError(scratch string, err error) {
 	for _, doc := range l.docs {
 		text = strings.TrimPrefix(text, "validating "+doc.name+": ")
 	}
+	if rule == "" {
+		at = l.mentions(text, at)
+	}
 	l.refuse(at, rule, service, "%s", text)
+}
+
+// mentions finds the first value that an error's last words are about, for
+// compose-go does not always say where it was.
+func (l *loading) mentions(text string, otherwise place) place {
+	words := text[strings.LastIndex(text, ": ")+1:]
+	if words = strings.ToLower(strings.Trim(words, ` "'`)); words == "" {
+		return otherwise
+	}
+	for _, doc := range l.docs {
+		for _, node := range scalars(nil, doc.top) {
+			if strings.Contains(strings.ToLower(doc.text(node)), words) {
+				return place{doc.name, node.Line}
+			}
+		}
+	}
+	return otherwise
 }
 
 // materialise writes the compose and env files to the scratch folder, for

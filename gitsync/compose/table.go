@@ -61,7 +61,7 @@ func topKeys() []KeyClass {
 
 func networkKeys() []KeyClass {
 	return []KeyClass{
-		warned("networks.*.name", "the network is named after the stack and its key; other stacks reach it by that name"),
+		honoured("networks.*.name", "of an external network; any other is named after the stack and its key"),
 		honoured("networks.*.driver", "a network is a bridge on one machine and an overlay on many").of("overlay"),
 		honoured("networks.*.driver", "a network is a bridge on one machine and an overlay on many").of("bridge"),
 		honoured("networks.*.driver", "").of("default"),
@@ -93,7 +93,7 @@ func networkKeys() []KeyClass {
 
 func volumeKeys() []KeyClass {
 	return []KeyClass{
-		warned("volumes.*.name", "the volume is named after the stack and its key"),
+		honoured("volumes.*.name", "of an external volume; any other is named after the stack and its key"),
 		honoured("volumes.*.driver", "").of("local"),
 		refused("volumes.*.driver", "volume drivers are not in this release; use local, or a bind of a mounted folder"),
 		refused("volumes.*.driver_opts.**", "options of volumes are not in this release; mount it on the node and bind that folder"),
