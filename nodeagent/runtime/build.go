@@ -120,6 +120,22 @@ func copyFile(source, target string) (err error) {
 	return errors.Join(err, out.Sync(), out.Close())
 }
 
+// static reports whether a binary needs no loader, so that it runs in any
+// image.
+func static(path string) (bool, error) {
+	binary, err := elf.Open(path)
+	if err != nil {
+		return false, fmt.Errorf("read the shim's binary: %w", err)
+	}
+	defer binary.Close()
+	for _, segment := range binary.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // dropBuilds removes the kept builds that no container was made with.
 func (r *Runtime) dropBuilds(used map[string]bool) error {
 	dir := filepath.Join(r.config.Dir, "bin")

@@ -65,6 +65,7 @@ type life struct {
 	exit      *Exit         // nil until it ended; guarded by Runtime.mu
 	ended     chan struct{} // closed when exit is set
 	silent    bool          // its end is no news; guarded by Runtime.mu
+	starting  sync.Mutex    // held while containerd starts it, which must not meet its deletion
 }
 
 // containerID is containerd's name for a task: readable, unique by the hash,
@@ -169,6 +170,9 @@ func (r *Runtime) plan(ctx context.Context, t *task, c Container) (*blueprint, *
 		return nil, nil, err
 	}
 
+	if c.Spec.Init && !r.static {
+		return nil, nil, environmentError("run an init process: the shim's binary is not static: build it with CGO_ENABLED=0")
+	}
 	b := &blueprint{Container: c, id: t.cid, image: im.config, shim: r.shim, cgroup: r.cgroup(t.cid), seccomp: r.seccomp}
 	user := c.Spec.User
 	if user == "" {
@@ -228,7 +232,7 @@ func (b *blueprint) labels() map[string]string {
 
 // output sends what the container writes to its log.
 func (r *Runtime) output(b *blueprint) cio.Creator {
-	u := shim.LogURL(r.logDir(b.id), r.config.TaskLog, b.Spec.StdinOpen)
+	u := shim.Sink{Dir: r.dir(b.id), Log: r.config.TaskLog, Stdin: b.Spec.StdinOpen, Cgroup: b.cgroup}.URL()
 	if b.Spec.TTY {
 		return cio.TerminalLogURI(u)
 	}
@@ -252,7 +256,10 @@ func (r *Runtime) Start(ctx context.Context, id swarm.TaskID) (pid int, err erro
 	if err := r.writeStarted(t.cid, time.Now()); err != nil {
 		return 0, err
 	}
-	if err := l.task.Start(ctx); err != nil {
+	l.starting.Lock()
+	err = l.task.Start(ctx)
+	l.starting.Unlock()
+	if err != nil {
 		r.silence(l)
 		return 0, judgeRunc("start", err)
 	}
@@ -278,6 +285,9 @@ func (r *Runtime) Remove(ctx context.Context, id swarm.TaskID) error {
 func (r *Runtime) clear(ctx context.Context, t *task) error {
 	if l, err := r.alive(t.id); err == nil {
 		r.silence(l)
+		if err := l.kill(ctx); err != nil {
+			return err
+		}
 	}
 	container, err := r.client.LoadContainer(ctx, t.cid)
 	if err != nil && !errdefs.IsNotFound(err) {
@@ -302,7 +312,25 @@ func (r *Runtime) clear(ctx context.Context, t *task) error {
 	return r.clearDirs(t.cid)
 }
 
-// deleteTask kills what runs in the container and deletes it.
+// kill ends all that is in the container and returns when finish is done with
+// it.
+func (l *life) kill(ctx context.Context) error {
+	for {
+		if l.over() {
+			return nil
+		}
+		err := l.task.Kill(ctx, syscall.SIGKILL, client.WithKillAll)
+		select {
+		case <-l.ended:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("kill container: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(shortTimeout): // a process in the kernel dies when the kernel lets it
+		}
+	}
+}
+
+// deleteTask kills and deletes what no one waits for.
 func deleteTask(ctx context.Context, container client.Container) error {
 	running, err := container.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {

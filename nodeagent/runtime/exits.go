@@ -21,7 +21,7 @@ import (
 	"github.com/moby/sys/signal"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/nodeagent/runtime/shim"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -31,18 +31,18 @@ const (
 	exitKilled   = 128 + int(syscall.SIGKILL)
 	adoptAtOnce  = 16
 	startedFile  = "started"
-	exitFile     = "exit"
-	volumesFile  = "volumes"
+	toldFile     = "told"
+	volumesFile  = "mounted"
 	shortTimeout = 10 * time.Second
 )
 
 // Exit is the end of a container.
 type Exit struct {
-	ID   swarm.TaskID `cbor:"1,keyasint,omitempty"`
-	Code int          `cbor:"2,keyasint,omitempty"` // 128 plus the signal that killed it
-	At   time.Time    `cbor:"3,keyasint,omitzero"`
-	OOM  bool         `cbor:"4,keyasint,omitempty"` // the kernel killed one of its processes for lack of memory
-	Lost bool         `cbor:"5,keyasint,omitempty"` // it ended with the node or with its shim; Code is made up
+	ID   swarm.TaskID
+	Code int // 128 plus the signal that killed it
+	At   time.Time
+	OOM  bool // the kernel killed one of its processes for lack of memory
+	Lost bool // it ended with the node or with its shim; Code is made up
 }
 
 // State is where a container is.
@@ -127,15 +127,21 @@ func (r *Runtime) await(t *task, l *life) (_ Exit, ok bool) {
 	return Exit{}, false
 }
 
-// finish records an end, lets the shim go, and tells.
+// finish records an end, lets the shim go, and tells. The shim may have
+// recorded it already, and then knows more.
 func (r *Runtime) finish(t *task, l *life, exit Exit) {
-	exit.OOM = !exit.Lost && r.oomKilled(t.cid)
-	if err := r.writeExit(t.cid, exit); err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.log.Warn("exit was not recorded", "task", t.id, "err", err)
+	if seen, ok := shim.ReadExit(r.dir(t.cid)); ok {
+		exit = asExit(t.id, seen)
+	} else {
+		exit.OOM = !exit.Lost && shim.OOMKilled(r.cgroup(t.cid))
+		r.recordExit(t, exit)
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, undoTimeout)
 	defer cancel()
-	if _, err := l.task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) && r.ctx.Err() == nil {
+	l.starting.Lock()
+	_, err := l.task.Delete(ctx)
+	l.starting.Unlock()
+	if err != nil && !errdefs.IsNotFound(err) && r.ctx.Err() == nil {
 		r.log.Warn("shim was not ended", "task", t.id, "err", err)
 	}
 
@@ -145,14 +151,7 @@ func (r *Runtime) finish(t *task, l *life, exit Exit) {
 	r.mu.Unlock()
 	close(l.ended)
 	if !silent {
-		r.tell(exit)
-	}
-}
-
-func (r *Runtime) tell(exit Exit) {
-	select {
-	case r.exits <- exit:
-	case <-r.ctx.Done():
+		r.tellOnce(t, exit)
 	}
 }
 
@@ -183,16 +182,10 @@ func (r *Runtime) Stop(ctx context.Context, id swarm.TaskID, name string, grace 
 		}
 	}
 
-	for {
-		err := l.task.Kill(ctx, syscall.SIGKILL, client.WithKillAll)
-		select {
-		case <-l.ended:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("stop %s: %w", id, errors.Join(ctx.Err(), err))
-		case <-time.After(shortTimeout): // a process in the kernel dies when the kernel lets it
-		}
+	if err := l.kill(ctx); err != nil {
+		return fmt.Errorf("stop %s: %w", id, err)
 	}
+	return nil
 }
 
 // signal sends the container's first process the named signal.
@@ -248,7 +241,7 @@ func (r *Runtime) observe(record containers.Container, process *tasktypes.Proces
 		SpecDigest: swarm.Digest(record.Labels[specLabel]), Service: swarm.ServiceID(record.Labels[serviceLabel]),
 	}
 	o.Slot, _ = strconv.Atoi(record.Labels[slotLabel]) // written by labels
-	switch exit, ok := r.readExit(record.ID); {
+	switch exit, ok := r.readExit(o.ID, record.ID); {
 	case ok:
 		o.State, o.Exit = StateExited, &exit
 	case process == nil:
@@ -290,24 +283,27 @@ func (r *Runtime) adoptOne(ctx context.Context, container client.Container) erro
 	defer unlock()
 
 	l := &life{container: container, ended: make(chan struct{})}
-	if exit, ok := r.readExit(t.cid); ok {
-		l.exit = &exit
+	l.task, err = container.Task(ctx, nil)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("find task of %s: %w", id, err)
+	}
+	if err == nil {
 		r.begin(t, l)
 		return nil
 	}
-	l.task, err = container.Task(ctx, nil)
-	switch {
-	case err == nil:
-		r.begin(t, l)
-	case !errdefs.IsNotFound(err):
-		return fmt.Errorf("find task of %s: %w", id, err)
-	case !r.startedAt(t.cid).IsZero(): // it ended with the node
-		l.exit = &Exit{ID: id, Code: exitKilled, At: time.Now(), Lost: true}
-		if err := r.writeExit(t.cid, *l.exit); err != nil {
-			return err
-		}
-		r.begin(t, l)
-		r.work.Go(func() { r.tell(*l.exit) })
+
+	exit, ok := r.readExit(id, t.cid)
+	if !ok && r.startedAt(t.cid).IsZero() {
+		return nil // broken, or created before the node was started anew: to be created again
+	}
+	if !ok { // it ended with the node
+		exit = Exit{ID: id, Code: exitKilled, At: time.Now(), Lost: true}
+		r.recordExit(t, exit)
+	}
+	l.exit = &exit
+	r.begin(t, l)
+	if !r.told(t.cid) {
+		r.work.Go(func() { r.tellOnce(t, exit) })
 	}
 	return nil
 }
@@ -329,20 +325,39 @@ func (r *Runtime) writeStarted(cid string, at time.Time) error {
 	return writeRecord(filepath.Join(r.dir(cid), startedFile), []byte(at.UTC().Format(time.RFC3339Nano)))
 }
 
-func (r *Runtime) readExit(cid string) (exit Exit, ok bool) {
-	data, err := os.ReadFile(filepath.Join(r.dir(cid), exitFile))
-	if err != nil || codec.Decode(data, &exit) != nil {
-		return Exit{}, false
-	}
-	return exit, true
+func (r *Runtime) readExit(id swarm.TaskID, cid string) (Exit, bool) {
+	exit, ok := shim.ReadExit(r.dir(cid))
+	return asExit(id, exit), ok
 }
 
-func (r *Runtime) writeExit(cid string, exit Exit) error {
-	data, err := codec.Encode(exit)
-	if err != nil {
-		return err
+func asExit(id swarm.TaskID, e shim.Exit) Exit {
+	return Exit{ID: id, Code: e.Code, At: e.At, OOM: e.OOM, Lost: e.Lost}
+}
+
+// recordExit makes sure that a later daemon finds the end.
+func (r *Runtime) recordExit(t *task, exit Exit) {
+	err := shim.WriteExit(r.dir(t.cid), shim.Exit{Code: exit.Code, At: exit.At, OOM: exit.OOM, Lost: exit.Lost})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.log.Warn("exit was not recorded", "task", t.id, "err", err)
 	}
-	return writeRecord(filepath.Join(r.dir(cid), exitFile), data)
+}
+
+// told reports whether an end has been handed to Exits, and tellOnce remembers
+// that it was.
+func (r *Runtime) told(cid string) bool {
+	_, err := os.Stat(filepath.Join(r.dir(cid), toldFile))
+	return err == nil
+}
+
+func (r *Runtime) tellOnce(t *task, exit Exit) {
+	select {
+	case r.exits <- exit:
+	case <-r.ctx.Done():
+		return
+	}
+	if err := writeRecord(filepath.Join(r.dir(t.cid), toldFile), nil); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.log.Warn("exit was not marked as told", "task", t.id, "err", err)
+	}
 }
 
 // writeRecord writes a small file wholly or not at all, but for a power cut.

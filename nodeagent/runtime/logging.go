@@ -4,21 +4,25 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 )
 
-// bridge hands containerd's own log over to log: warnings and worse, the rest
-// as debug lines.
-func bridge(log *slog.Logger) {
+// bridge hands containerd's own log over to log: until ctx ends warnings and
+// worse, the rest as debug lines.
+func bridge(ctx context.Context, log *slog.Logger) {
 	logger := logrus.StandardLogger()
 	logger.SetOutput(io.Discard)
 	logger.SetLevel(logrus.InfoLevel)
 	logger.ReplaceHooks(logrus.LevelHooks{})
-	logger.AddHook(hook{log})
+	logger.AddHook(hook{ctx, log})
 }
 
-type hook struct{ log *slog.Logger }
+type hook struct {
+	ctx context.Context // ends when containerd is being stopped, and what it says then is no news
+	log *slog.Logger
+}
 
 // Levels are those that Fire wants to see.
 func (hook) Levels() []logrus.Level { return logrus.AllLevels[:logrus.InfoLevel+1] }
@@ -27,6 +31,7 @@ func (hook) Levels() []logrus.Level { return logrus.AllLevels[:logrus.InfoLevel+
 func (h hook) Fire(e *logrus.Entry) error {
 	level := slog.LevelDebug
 	switch {
+	case h.ctx.Err() != nil, harmless(e.Message):
 	case e.Level <= logrus.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == logrus.WarnLevel:
@@ -45,4 +50,16 @@ func (h hook) Fire(e *logrus.Entry) error {
 	}
 	h.log.Log(context.Background(), level, "containerd said", attrs...)
 	return nil
+}
+
+// harmless reports whether an entry is no news: it is about what is never
+// used, or about the clearing up after a failure that is returned as an error.
+func harmless(message string) bool {
+	for _, part := range []string{"fsverity", "cgroup v1", "failed to delete task", "cleaning up dead shim",
+		"cleanup dead shim", "copy shim log", "inactive stream", "failed sending message on channel"} {
+		if strings.Contains(message, part) {
+			return true
+		}
+	}
+	return false
 }

@@ -53,6 +53,7 @@ type bench struct {
 	once     sync.Once
 	err      error
 	dir, run string
+	shim     string
 	runtime  *Runtime
 	registry *httptest.Server
 	exits    *exitLog
@@ -91,6 +92,9 @@ func (b *bench) start() (err error) {
 	if b.run, err = os.MkdirTemp("/run", "gsrt-"); err != nil {
 		return err
 	}
+	if b.shim, err = buildShim(b.dir); err != nil {
+		return err
+	}
 	b.registry = httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	began := time.Now()
 	b.runtime, err = Open(context.Background(), b.config())
@@ -102,9 +106,20 @@ func (b *bench) start() (err error) {
 	return nil
 }
 
+// buildShim builds the small shim as it is installed: static.
+func buildShim(dir string) (string, error) {
+	path := filepath.Join(dir, "gitswarm-shim")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "../../cmd/gitswarm-shim")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the shim: %w: %s", err, out)
+	}
+	return path, nil
+}
+
 func (b *bench) config() Config {
 	return Config{
-		Dir: b.dir, RunDir: b.run, Namespace: filepath.Base(b.run),
+		Dir: b.dir, RunDir: b.run, Namespace: filepath.Base(b.run), Shim: b.shim,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
@@ -117,17 +132,7 @@ func (b *bench) close() error {
 	err := b.runtime.Sweep(context.Background(), func(swarm.TaskID) bool { return false })
 	err = errors.Join(err, leftovers(b.run), b.runtime.Close())
 	b.registry.Close()
-	os.Remove("/sys/fs/cgroup/unified/gitswarm")
-	return errors.Join(err, dropParentCgroups(filepath.Base(b.run)), os.RemoveAll(b.dir), os.RemoveAll(b.run))
-}
-
-// dropParentCgroups removes the empty groups above the containers'.
-func dropParentCgroups(namespace string) error {
-	paths, err := filepath.Glob("/sys/fs/cgroup/*/gitswarm/" + namespace)
-	for _, path := range paths {
-		err = errors.Join(err, os.Remove(path))
-	}
-	return err
+	return errors.Join(err, os.RemoveAll(b.dir), os.RemoveAll(b.run))
 }
 
 // leftovers looks at the system for what belongs to a Runtime.
@@ -145,7 +150,7 @@ func leftovers(run string) error {
 			}
 		}
 		namespace := filepath.Base(run)
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/gitswarm/" + namespace + "/*/tasks")
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/gitswarm/" + namespace)
 		for _, g := range groups {
 			errs = append(errs, fmt.Errorf("control group left: %s", g))
 		}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"cmp"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -37,10 +38,11 @@ func (b *blueprint) setMounts(s *specs.Spec) {
 		switch {
 		case m.Destination == "/run": // containerd's habit, not Docker's
 			continue
-		case m.Destination == "/dev/shm" && b.Spec.HostIPC:
-			m = hostBind("/dev/shm")
-		case m.Destination == "/dev/mqueue" && b.Spec.HostIPC:
-			m = hostBind("/dev/mqueue")
+		case b.Spec.HostIPC && (m.Destination == "/dev/shm" || m.Destination == "/dev/mqueue"):
+			if _, err := os.Stat(m.Destination); err != nil {
+				continue // the node has none either
+			}
+			m = hostBind(m.Destination)
 		case m.Destination == "/dev/shm":
 			m.Options = []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shm, 10)}
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"google.golang.org/grpc"
@@ -59,6 +60,7 @@ type Runtime struct {
 	client   *client.Client
 	embedded *embedded // nil with a containerd of the host
 	shim     string    // kept copy of the shim's binary
+	static   bool      // which runs in any image
 	seccomp  bool
 
 	ctx    context.Context // ends with Close
@@ -94,7 +96,7 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 
 	address := config.Socket
 	if address == "" {
-		bridge(r.log)
+		bridge(r.ctx, r.log)
 		if r.embedded, err = embed(r.ctx, config.Dir, config.RunDir); err != nil {
 			return nil, err
 		}
@@ -129,12 +131,33 @@ func prepare(config Config) (*Runtime, error) {
 		}
 	}
 
+	if err := ownTempMounts(filepath.Join(config.RunDir, "mnt")); err != nil {
+		return nil, err
+	}
 	var err error
 	if r.shim, err = keepBuild(filepath.Join(config.Dir, "bin"), config.Shim); err != nil {
 		return nil, err
 	}
+	if r.static, err = static(r.shim); err != nil {
+		return nil, err
+	}
 	r.seccomp, err = seccompAvailable()
 	return r, err
+}
+
+// ownTempMounts makes containerd mount for a moment below dir, and unmounts
+// what a daemon that was killed left there.
+func ownTempMounts(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create mount directory: %w", err)
+	}
+	if err := mount.SetTempMountLocation(dir); err != nil {
+		return fmt.Errorf("set mount directory: %w", err)
+	}
+	if _, err := mount.CleanupTempMounts(0); err != nil {
+		return fmt.Errorf("unmount what an earlier daemon left: %w", err)
+	}
+	return nil
 }
 
 // seccompAvailable asks runc, which must be there.
@@ -204,7 +227,7 @@ func (r *Runtime) dir(id string) string { return filepath.Join(r.config.Dir, "ta
 // subpaths.
 func (r *Runtime) runDir(id string) string { return filepath.Join(r.config.RunDir, "tasks", id) }
 
-func (r *Runtime) logDir(id string) string { return filepath.Join(r.dir(id), "log") }
+func (r *Runtime) logDir(id string) string { return shim.LogDir(r.dir(id)) }
 
 // unified reports whether control groups are version 2 alone.
 func unified() bool { return cgroups.Mode() == cgroups.Unified }

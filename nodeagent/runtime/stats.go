@@ -92,25 +92,6 @@ func limit(bytes uint64) int64 {
 	return int64(bytes)
 }
 
-// oomKilled reports whether the kernel killed a process of the container for
-// lack of memory. Unlike containerd's event it can't be missed.
-func (r *Runtime) oomKilled(cid string) bool {
-	if unified() {
-		group, err := cgroup2.Load(r.cgroup(cid))
-		if err != nil {
-			return false
-		}
-		stat, err := group.Stat()
-		return err == nil && stat.MemoryEvents != nil && stat.MemoryEvents.OomKill > 0
-	}
-	group, err := cgroup1.Load(cgroup1.StaticPath(r.cgroup(cid)))
-	if err != nil {
-		return false
-	}
-	stat, err := group.Stat(cgroup1.IgnoreNotExist)
-	return err == nil && stat.MemoryOomControl != nil && stat.MemoryOomControl.OomKill > 0
-}
-
 // traffic sums the bytes of a process's network interfaces but loopback.
 func traffic(pid int) (received, sent int64) {
 	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/net/dev")

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
@@ -91,42 +89,47 @@ func (r *Runtime) sweepDirs(owned map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// sweepCgroups removes control groups that runc left; one with processes in it
-// stays.
+// sweepCgroups removes control groups that runc left, and those above them
+// once they are empty. One with processes in it stays.
 func (r *Runtime) sweepCgroups(owned map[string]bool) error {
-	parent := filepath.Join("/sys/fs/cgroup", r.cgroup(""))
+	parent := r.cgroup("")
+	pattern := "/sys/fs/cgroup"
 	if !unified() {
-		parent = filepath.Join("/sys/fs/cgroup/memory", r.cgroup(""))
+		pattern += "/*"
 	}
-	entries, err := os.ReadDir(parent)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+	groups, err := filepath.Glob(pattern + parent + "*")
 	if err != nil {
 		return fmt.Errorf("list control groups: %w", err)
 	}
-	for _, e := range entries {
-		if e.IsDir() && !owned[e.Name()] {
-			r.dropCgroup(e.Name())
+	for _, group := range groups {
+		info, err := os.Stat(group)
+		if err != nil || !info.IsDir() || owned[filepath.Base(group)] {
+			continue
+		}
+		if err := removeGroup(group); err != nil {
+			r.log.Warn("control group was not removed", "path", group, "err", err)
+		}
+	}
+
+	for _, above := range []string{parent, filepath.Dir(filepath.Clean(parent))} {
+		groups, _ := filepath.Glob(pattern + filepath.Clean(above)) // the pattern is right
+		for _, group := range groups {
+			_ = os.Remove(group) // it has children
 		}
 	}
 	return nil
 }
 
-func (r *Runtime) dropCgroup(id string) {
-	var err error
-	if unified() {
-		var group *cgroup2.Manager
-		if group, err = cgroup2.Load(r.cgroup(id)); err == nil {
-			err = group.Delete()
-		}
-	} else {
-		var group cgroup1.Cgroup
-		if group, err = cgroup1.Load(cgroup1.StaticPath(r.cgroup(id))); err == nil {
-			err = group.Delete()
+// removeGroup removes a control group and those that its container made in it.
+func removeGroup(path string) error {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			err = errors.Join(err, removeGroup(filepath.Join(path, e.Name())))
 		}
 	}
-	if err != nil {
-		r.log.Warn("control group was not removed", "id", id, "err", err)
-	}
+	return errors.Join(err, os.Remove(path))
 }

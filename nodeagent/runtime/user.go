@@ -19,9 +19,15 @@ type accounts struct {
 }
 
 // user finds who "uid", "name", "uid:gid" or "name:group" is in the image; an
-// empty name is root. Supplementary groups are those of /etc/group, unless a
-// group is named, as Docker has it.
+// empty name is root. Supplementary groups are the first group and, unless one
+// is named, those of /etc/group, as Docker has it.
 func (a accounts) user(name string) (specs.User, error) {
+	user, err := a.find(name)
+	user.AdditionalGids = slices.Insert(user.AdditionalGids, 0, user.GID)
+	return user, err
+}
+
+func (a accounts) find(name string) (specs.User, error) {
 	account, group, hasGroup := strings.Cut(name, ":")
 	user, login, err := a.account(account)
 	if err != nil {

@@ -201,7 +201,7 @@ func (r *Runtime) fill(ctx context.Context, im *image, target, path string) erro
 		if err := cfs.CopyDir(fresh, fmt.Sprintf("/proc/self/fd/%d/.", source.Fd())); err != nil {
 			return errors.Join(err, os.RemoveAll(fresh))
 		}
-		return os.Rename(fresh, path) // over an empty directory
+		return unix.Rename(fresh, path) // over an empty directory, which os.Rename refuses
 	})
 }
 

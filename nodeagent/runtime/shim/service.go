@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,22 +26,50 @@ const scheme = "gitswarm-log"
 // outside of the container may hold its output open.
 const flushTimeout = 2 * time.Second
 
-// LogURL is what a task's stdout is set to so that the shim writes its log in
-// dir. With stdin the task has a standard input that stays open and empty.
-func LogURL(dir string, opts tasklog.Options, stdin bool) *url.URL {
-	query := url.Values{}
-	query.Set("size", strconv.FormatInt(opts.Size, 10))
-	query.Set("files", strconv.Itoa(opts.Files))
-	query.Set("stdin", strconv.FormatBool(stdin))
-	return &url.URL{Scheme: scheme, Path: dir, RawQuery: query.Encode()}
+// Sink is where a shim keeps what a task leaves.
+type Sink struct {
+	Dir    string // absolute: of the exit record; the log is in LogDir of it
+	Log    tasklog.Options
+	Stdin  bool   // the task has a standard input that stays open and empty
+	Cgroup string // path of the task's control group
 }
 
-// service is runc's task service with a log.
+// LogDir is where the log of a task is whose Sink has the given Dir.
+func LogDir(dir string) string { return filepath.Join(dir, "log") }
+
+// URL is what the task's stdout is set to.
+func (s Sink) URL() *url.URL {
+	query := url.Values{}
+	query.Set("size", strconv.FormatInt(s.Log.Size, 10))
+	query.Set("files", strconv.Itoa(s.Log.Files))
+	query.Set("stdin", strconv.FormatBool(s.Stdin))
+	query.Set("cgroup", s.Cgroup)
+	return &url.URL{Scheme: scheme, Path: s.Dir, RawQuery: query.Encode()}
+}
+
+// parseSink reads what URL wrote.
+func parseSink(text string) (Sink, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return Sink{}, fmt.Errorf("read log URL: %w", err)
+	}
+	query := u.Query()
+	size, err1 := strconv.ParseInt(query.Get("size"), 10, 64)
+	files, err2 := strconv.Atoi(query.Get("files"))
+	stdin, err3 := strconv.ParseBool(query.Get("stdin"))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return Sink{}, fmt.Errorf("read log URL: %w", err)
+	}
+	return Sink{Dir: u.Path, Log: tasklog.Options{Size: size, Files: files}, Stdin: stdin, Cgroup: query.Get("cgroup")}, nil
+}
+
+// service is runc's task service with a log and a record of the exit: a daemon
+// that was away when the task ended finds both.
 type service struct {
 	task.TTRPCTaskService
 
 	mu   sync.Mutex
-	logs map[string]<-chan struct{} // by task, closed when its log is complete
+	kept map[string]<-chan struct{} // by task, closed when log and record are complete
 }
 
 func newService(inner any) (*service, error) {
@@ -48,7 +77,7 @@ func newService(inner any) (*service, error) {
 	if !ok {
 		return nil, fmt.Errorf("wrap the task service: %T is none", inner)
 	}
-	return &service{TTRPCTaskService: tasks, logs: make(map[string]<-chan struct{})}, nil
+	return &service{TTRPCTaskService: tasks, kept: make(map[string]<-chan struct{})}, nil
 }
 
 // RegisterTTRPC makes the shim serve s instead of the service inside.
@@ -63,7 +92,11 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		return s.TTRPCTaskService.Create(ctx, r)
 	}
 
-	p, err := openPipes(r)
+	sink, err := parseSink(r.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	p, err := openPipes(r, sink)
 	if err != nil {
 		return nil, err
 	}
@@ -74,13 +107,22 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	}
 	p.handOver()
 
+	var work sync.WaitGroup
+	work.Go(func() { p.write(ctx) })
+	work.Go(func() { s.recordExit(r.ID, sink) })
+	kept := make(chan struct{})
+	go func() {
+		work.Wait()
+		close(kept)
+	}()
 	s.mu.Lock()
-	s.logs[r.ID] = p.write(ctx)
+	s.kept[r.ID] = kept
 	s.mu.Unlock()
 	return response, nil
 }
 
-// Delete returns when the log holds all that the task wrote.
+// Delete returns when the log holds all that the task wrote, and the exit is
+// recorded.
 func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
 	response, err := s.TTRPCTaskService.Delete(ctx, r)
 	if err != nil || r.ExecID != "" {
@@ -88,12 +130,12 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 	}
 
 	s.mu.Lock()
-	complete := s.logs[r.ID]
-	delete(s.logs, r.ID)
+	kept := s.kept[r.ID]
+	delete(s.kept, r.ID)
 	s.mu.Unlock()
-	if complete != nil {
+	if kept != nil {
 		select {
-		case <-complete:
+		case <-kept:
 		case <-time.After(flushTimeout):
 			log.G(ctx).WithField("id", r.ID).Warn("log is incomplete: output is still open")
 		}
@@ -114,20 +156,10 @@ type stream struct {
 	stderr bool
 }
 
-// openPipes opens the log that r.Stdout names and puts pipes in its place.
-func openPipes(r *task.CreateTaskRequest) (_ *pipes, err error) {
-	u, err := url.Parse(r.Stdout)
-	if err != nil {
-		return nil, fmt.Errorf("read log URL: %w", err)
-	}
-	size, err1 := strconv.ParseInt(u.Query().Get("size"), 10, 64)
-	files, err2 := strconv.Atoi(u.Query().Get("files"))
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, fmt.Errorf("read log URL: %w", err)
-	}
-
+// openPipes opens the log and puts pipes in the place of r's streams.
+func openPipes(r *task.CreateTaskRequest, sink Sink) (_ *pipes, err error) {
 	p := &pipes{}
-	if p.log, err = tasklog.Create(u.Path, tasklog.Options{Size: size, Files: files}); err != nil {
+	if p.log, err = tasklog.Create(LogDir(sink.Dir), sink.Log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -145,7 +177,7 @@ func openPipes(r *task.CreateTaskRequest) (_ *pipes, err error) {
 			return nil, err
 		}
 	}
-	if r.Stdin = ""; u.Query().Get("stdin") == "true" {
+	if r.Stdin = ""; sink.Stdin {
 		r.Stdin, err = p.input()
 	}
 	return p, err
@@ -191,8 +223,8 @@ func (p *pipes) abandon() {
 	p.log.Close()
 }
 
-// write writes the log until all streams end, then closes the channel.
-func (p *pipes) write(ctx context.Context) <-chan struct{} {
+// write writes the log until all streams end.
+func (p *pipes) write(ctx context.Context) {
 	var streams sync.WaitGroup
 	for _, st := range p.streams {
 		streams.Go(func() {
@@ -202,12 +234,6 @@ func (p *pipes) write(ctx context.Context) <-chan struct{} {
 			}
 		})
 	}
-
-	complete := make(chan struct{})
-	go func() {
-		streams.Wait()
-		p.log.Close()
-		close(complete)
-	}()
-	return complete
+	streams.Wait()
+	p.log.Close()
 }
