@@ -34,7 +34,14 @@ func (a *app) execCommand() *cobra.Command {
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.exec(cmd.Context(), args[0], args[1:], flags)
+			command := args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return errors.New("no command was given: gitswarm exec STACK/SERVICE -- COMMAND")
+			}
+			return a.exec(cmd.Context(), args[0], command, flags)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)

@@ -63,7 +63,8 @@ func (a *app) writeReport(report compose.Report, wide bool) {
 }
 
 // treeOf finds the tree that a path belongs to: the repository's, whose files
-// a stack may include, or else the folder itself.
+// a stack may include, or else the folder above it, since a stack is named
+// after its folder.
 func treeOf(path string) (root, below string, err error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -78,7 +79,7 @@ func treeOf(path string) (root, below string, err error) {
 		folder = filepath.Dir(absolute)
 	}
 
-	root = folder
+	root = filepath.Dir(folder)
 	for dir := folder; dir != "/"; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
 			root = dir

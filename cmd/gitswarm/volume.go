@@ -43,7 +43,10 @@ func (a *app) volumeListCommand() *cobra.Command {
 				list := a.table("VOLUME", "NODE", "CREATED", "KEEPS", "NOTE")
 				for _, volume := range volumes {
 					note := ""
-					if volume.Orphan != nil && volume.Removal != nil {
+					switch {
+					case volume.Dropped != nil:
+						note = "given up " + ago(now, *volume.Dropped) + ", its node removes it"
+					case volume.Orphan != nil && volume.Removal != nil:
 						note = fmt.Sprintf("its stack went %s; it is removed in %s", ago(now, *volume.Orphan), api.Ago(volume.Removal.Sub(now)))
 					}
 					list.add(volume.ID, dash(volume.Hostname), ago(now, volume.Created), dash(strings.Join(volume.Pins, ", ")), dash(note))

@@ -57,6 +57,9 @@ func (a *app) awaitOnce(ctx context.Context, c *client, goal api.Goal, left time
 	if goal.Revision != "" {
 		query.Set("revision", goal.Revision)
 	}
+	if goal.Accepted {
+		query.Set("accepted", "true")
+	}
 	if goal.After > 0 {
 		query.Set("after", strconv.FormatUint(goal.After, 10))
 	}
@@ -112,7 +115,7 @@ func (a *app) act(ctx context.Context, stack, verb string, in any, wait waitFlag
 	if err != nil {
 		return err
 	}
-	goal := api.Goal{Stack: swarm.StackName(stack)}
+	goal := api.Goal{Stack: swarm.StackName(stack), Accepted: verb != "retry" && verb != "resume"}
 	if wait.wait {
 		var before api.Stack
 		if err := client.get(ctx, "/v1/stacks/"+url.PathEscape(stack), nil, &before); err != nil {

@@ -35,15 +35,15 @@ type Done struct {
 
 type (
 	onStack[T any] struct {
-		oneStack
-		Body T
+		Stack string `path:"stack" maxLength:"255"`
+		Body  T
 	}
 	someServices struct {
 		Services []string `json:"services,omitempty" maxItems:"1000" doc:"all of the stack's unless set"`
 	}
 	redeployBody struct {
-		someServices
-		Pull bool `json:"pull,omitempty" doc:"resolve the images anew"`
+		Services []string `json:"services,omitempty" maxItems:"1000" doc:"all of the stack's unless set"`
+		Pull     bool     `json:"pull,omitempty" doc:"resolve the images anew"`
 	}
 	rollbackBody struct {
 		To string `json:"to,omitempty" maxLength:"255" doc:"a revision of the history; the last healthy one before unless set"`

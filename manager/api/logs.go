@@ -13,7 +13,7 @@ import (
 )
 
 type logQuery struct {
-	oneTarget
+	Target   string    `query:"target" maxLength:"512" doc:"STACK, STACK/SERVICE, STACK/SERVICE.SLOT, a task's id, or nothing for all"`
 	Revision string    `query:"revision" maxLength:"255" doc:"only of tasks that this revision brought"`
 	Follow   bool      `query:"follow" doc:"go on with new lines, also of new tasks"`
 	Since    time.Time `query:"since" doc:"RFC 3339"`

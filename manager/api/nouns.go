@@ -199,6 +199,7 @@ type Volume struct {
 	Created  time.Time  `json:"created"`
 	Orphan   *time.Time `json:"orphan,omitempty" doc:"when its stack went"`
 	Removal  *time.Time `json:"removal,omitempty" doc:"when it will be removed"`
+	Dropped  *time.Time `json:"dropped,omitempty" doc:"when it was given up; its node is removing it"`
 	Pins     []string   `json:"pins,omitempty" doc:"slots that it keeps on its node"`
 }
 

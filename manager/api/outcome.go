@@ -30,6 +30,7 @@ type Goal struct {
 	Stack    swarm.StackName // empty means every stack
 	Revision string          // a commit or its first digits, with or without "branch@"; empty means the newest
 	After    uint64          // a failed rollout counts only if its id is above this
+	Accepted bool            // what is accepted is enough: why the newest commit is not does not count
 }
 
 // Judge says how the stack's way to the goal ended, or what it waits for: ok
@@ -88,7 +89,7 @@ func (s Snapshot) judgeNewest(r swarm.StackRecord, source swarm.Source, goal Goa
 	if outcome, ok := heldOutcome(r, source); ok {
 		return outcome, true
 	}
-	if r.Problem != nil {
+	if r.Problem != nil && !goal.Accepted {
 		return problemOutcome(r)
 	}
 

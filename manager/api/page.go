@@ -65,7 +65,7 @@ func (s Snapshot) stackOf(r swarm.StackRecord) Stack {
 	}
 	for _, service := range stack.Services {
 		stack.Working.Of++
-		if service.Replicas.Full() {
+		if service.Runtime == RuntimeHealthy {
 			stack.Working.Well++
 		}
 		stack.Replicas.Well += service.Replicas.Well

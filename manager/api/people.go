@@ -58,6 +58,7 @@ func (s Snapshot) volumeOf(volume swarm.KeptVolume) Volume {
 		ID: string(volume.ID), Node: string(volume.Node), Hostname: s.hostname(volume.Node),
 		Created: volume.Created, Orphan: optionalTime(volume.Orphan),
 	}
+	view.Dropped = optionalTime(volume.Dropped)
 	if !volume.Orphan.IsZero() {
 		view.Removal = optionalTime(volume.Orphan.Add(swarm.VolumeKept))
 	}

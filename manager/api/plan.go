@@ -56,6 +56,11 @@ func (s *Server) planCommit(ctx context.Context, in *planQuery) (*body[Plan], er
 }
 
 func (s *Server) planTree(ctx context.Context, in *treeQuery) (*body[Plan], error) {
+	if s.Scratch != "" {
+		if err := os.MkdirAll(s.Scratch, 0o700); err != nil {
+			return nil, fmt.Errorf("make folder for plan: %w", err)
+		}
+	}
 	dir, err := os.MkdirTemp(s.Scratch, "gitswarm-plan-")
 	if err != nil {
 		return nil, fmt.Errorf("make folder for plan: %w", err)

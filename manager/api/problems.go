@@ -110,9 +110,7 @@ func (s Snapshot) syncProblem(r swarm.StackRecord, stack Stack) (Problem, bool) 
 	case Rolling:
 		return Problem{Kind: "ROLL", Text: s.progress(r, stack)}, true
 	case RolledBack:
-		bad, why := failedRevision(r)
-		text := fmt.Sprintf("%s rolled back to %s: %s", shortCommit(bad), shortCommit(r.Healthy.Revision), why)
-		return Problem{Kind: "FAIL", Text: text, Command: logsCommand(r, bad)}, true
+		return rolledBackProblem(r, stack), true
 	case Failed:
 		text := fmt.Sprintf("%s failed: %s", shortCommit(r.Rollout.To.Revision), r.Rollout.Why)
 		return Problem{Kind: "FAIL", Text: text, Command: logsCommand(r, r.Rollout.To.Revision)}, true
@@ -128,6 +126,18 @@ func (s Snapshot) syncProblem(r swarm.StackRecord, stack Stack) (Problem, bool) 
 		return waitProblem(r), true
 	}
 	return Problem{}, false
+}
+
+// rolledBackProblem: "77aa102 rolled back to b81e004: web.1 exited 1 after 2s".
+func rolledBackProblem(r swarm.StackRecord, stack Stack) Problem {
+	bad, why := failedRevision(r)
+	runs := shortCommit(swarm.Revision(stack.Revision))
+	if byPerson, ok := strings.CutPrefix(why, "rolled back"); ok {
+		text := fmt.Sprintf("%s rolled back%s; %s runs", shortCommit(bad), byPerson, runs)
+		return Problem{Kind: "HOLD", Text: text, Command: "gitswarm retry " + stack.Name}
+	}
+	text := fmt.Sprintf("%s rolled back to %s: %s", shortCommit(bad), runs, why)
+	return Problem{Kind: "FAIL", Text: text, Command: logsCommand(r, bad)}
 }
 
 func waitProblem(r swarm.StackRecord) Problem {

@@ -21,9 +21,9 @@ type (
 		Target string `query:"target" maxLength:"512" doc:"STACK, STACK/SERVICE, STACK/SERVICE.SLOT, a task's id, or nothing for all"`
 	}
 	taskQuery struct {
-		oneTarget
-		All  bool   `query:"all" doc:"ended tasks too"`
-		Node string `query:"node" maxLength:"255" doc:"id or hostname"`
+		Target string `query:"target" maxLength:"512" doc:"STACK, STACK/SERVICE, STACK/SERVICE.SLOT, a task's id, or nothing for all"`
+		All    bool   `query:"all" doc:"ended tasks too"`
+		Node   string `query:"node" maxLength:"255" doc:"id or hostname"`
 	}
 )
 

@@ -12,6 +12,7 @@ import (
 // tally is how the seats of a service are taken.
 type tally struct {
 	wanted  int
+	floor   int // seats that must be taken now: those that a rollout adds may be on their way
 	healthy int // seats with a replica that is well, or is done
 	current int // of those, with the wanted spec
 	unseen  int // seats whose replica was well when its node last answered
@@ -36,9 +37,9 @@ func (s Snapshot) serviceOf(r swarm.StackRecord, service swarm.Service, tasks []
 
 func (t tally) runtime() Runtime {
 	switch {
-	case t.healthy >= t.wanted:
+	case t.healthy >= t.floor:
 		return RuntimeHealthy
-	case t.healthy+t.unseen >= t.wanted:
+	case t.healthy+t.unseen >= t.floor:
 		return RuntimeUnknown
 	case t.healthy == 0:
 		return RuntimeDown
@@ -49,7 +50,10 @@ func (t tally) runtime() Runtime {
 func (s Snapshot) count(r swarm.StackRecord, service swarm.Service, tasks []swarm.Task) tally {
 	lines := seats(tasks, swarm.NewServiceID(r.Name, service.Name))
 	wanted := s.wantedSeats(r, service, lines)
-	sum := tally{wanted: len(wanted)}
+	sum := tally{wanted: len(wanted), floor: len(wanted)}
+	if !r.Rollout.Phase.Ended() && r.Healthy.Content != "" {
+		sum.floor = min(sum.floor, s.before(r, service))
+	}
 	var missing []string
 
 	for _, seat := range wanted {
@@ -70,6 +74,16 @@ func (s Snapshot) count(r swarm.StackRecord, service swarm.Service, tasks []swar
 	}
 	sum.message = firstFew(missing)
 	return sum
+}
+
+// before is how many replicas the last healthy revision wants of a service.
+func (s Snapshot) before(r swarm.StackRecord, service swarm.Service) int {
+	content, _ := s.content(r.Healthy)
+	old, ok := content.Service(service.Name)
+	if ok && old.Mode.PerNode() {
+		return len(s.Nodes)
+	}
+	return old.Replicas
 }
 
 // wantedSeats lists the seats that a service should have taken, in order.

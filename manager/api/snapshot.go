@@ -79,25 +79,26 @@ func syncOf(r swarm.StackRecord, source swarm.Source) Sync {
 	if r.Problem != nil {
 		problem = r.Problem.Kind
 	}
+	current := r.Rollout.To.Key() == r.Accepted.Key()
 
 	switch {
 	case r.Suspended != "" || source.Suspended != "":
 		return Suspended
-	case r.Rollout.Phase == swarm.PhasePaused:
+	case current && r.Rollout.Phase == swarm.PhasePaused:
 		return Paused
-	case r.Rollout.Phase == swarm.PhaseFailed && r.Rollout.To.Key() == r.Accepted.Key():
+	case current && r.Rollout.Phase == swarm.PhaseFailed:
 		return Failed
 	case r.Removing, r.Rollout.Phase == swarm.PhaseProgressing, r.Rollout.Phase == swarm.PhaseRollingBack:
 		return Rolling
 	case problem == swarm.ProblemLoad, problem == swarm.ProblemPolicy:
 		return Refused
-	case problem == swarm.ProblemQuarantine, r.Rollout.Phase == swarm.PhaseRolledBack, quarantined(r, r.Accepted):
+	case problem == swarm.ProblemQuarantine, current && r.Rollout.Phase == swarm.PhaseRolledBack, quarantined(r, r.Accepted):
 		return RolledBack
 	case problem != "", r.Rollout.Phase == swarm.PhaseWaiting, r.Accepted.Content == "":
 		return Waiting
 	case source.Status.Problem != "":
 		return Stale
-	case r.Rollout.To.Key() != r.Accepted.Key():
+	case !current:
 		return Rolling
 	}
 	return Synced

@@ -31,6 +31,7 @@ type (
 		Stack    string `query:"stack" maxLength:"255" doc:"every stack unless set"`
 		Revision string `query:"revision" maxLength:"255" doc:"a commit or its first digits; the newest unless set"`
 		After    uint64 `query:"after" doc:"a failure counts only if its rollout's id is above this"`
+		Accepted bool   `query:"accepted" doc:"wait for what is accepted, whatever became of a newer commit"`
 		Seconds  int    `query:"seconds" minimum:"1" maximum:"86400" default:"1800" doc:"how long to wait"`
 	}
 )
@@ -148,7 +149,7 @@ const (
 )
 
 func (s *Server) wait(ctx context.Context, in *waitQuery) (func(context.Context, emitter) error, error) {
-	goal := Goal{Stack: swarm.StackName(in.Stack), Revision: in.Revision, After: in.After}
+	goal := Goal{Stack: swarm.StackName(in.Stack), Revision: in.Revision, After: in.After, Accepted: in.Accepted}
 	if shot := s.snapshot(ctx, goal.Stack); goal.Stack != "" && goal.Revision == "" {
 		if _, ok := shot.record(goal.Stack); !ok {
 			return nil, shot.noStack(goal.Stack)
