@@ -44,6 +44,7 @@ type walker struct {
 	tree  *Tree
 	other *Tree // nil: nothing
 	visit func(path string, entry Entry) error
+	once  map[plumbing.Hash]bool // folders that need no second visit; nil: all do
 	seen  int
 }
 
@@ -51,19 +52,29 @@ type walker struct {
 // same path. Folders that are equal are not entered.
 func walk(ctx context.Context, t, other *Tree, visit func(path string, entry Entry) error) error {
 	w := walker{ctx: ctx, tree: t, other: other, visit: visit}
+	return w.run()
+}
+
+func (w *walker) run() error {
 	var beside plumbing.Hash
-	if other != nil {
-		beside = other.root
+	if w.other != nil {
+		beside = w.other.root
 	}
-	if beside == t.root {
+	if beside == w.tree.root {
 		return nil
 	}
-	return w.folder("", t.root, beside)
+	return w.folder("", w.tree.root, beside)
 }
 
 func (w *walker) folder(at string, id, beside plumbing.Hash) error {
 	if strings.Count(at, "/") >= maxDepth || len(at) > maxPath {
 		return fmt.Errorf("%.80s… of %s: folders are nested more than %d deep", at, w.tree.name, maxDepth)
+	}
+	if w.once[id] {
+		return nil
+	}
+	if w.once != nil {
+		w.once[id] = true
 	}
 	entries, err := w.tree.objects.folder(id)
 	if err != nil {

@@ -14,12 +14,15 @@ import (
 
 // Found is a stack that a tree has.
 type Found struct {
-	Name      swarm.StackName
+	Name      swarm.StackName   // a guess where it was refused, or even empty
 	Dir       string            // its folder, from the tree's root; "" is the root
 	Files     []string          // compose files in the order they are merged, from the tree's root; never empty unless refused
 	EnvFiles  []string          // further files of variables, from the tree's root
 	Variables map[string]string // from gitswarm.yaml
 	Findings  []swarm.Finding   // refusals: the stack is there but cannot be loaded, and what runs of it stays
+
+	file string // that names it
+	line int
 }
 
 // ListingError is why a tree does not say which stacks it has. None of them is
@@ -109,8 +112,8 @@ func finish(found []Found) ([]Found, []swarm.Finding, error) {
 	for i := range found {
 		stack := &found[i]
 		for _, j := range []int{i - 1, i + 1} {
-			if j >= 0 && j < len(found) && found[j].Name == stack.Name {
-				stack.refuse("", 0, "name", fmt.Sprintf("stack name %q is also that of %s: give one of them another `name:`", stack.Name, shown(found[j].Dir)))
+			if j >= 0 && j < len(found) && found[j].Name == stack.Name && stack.Name != "" {
+				stack.refuse(stack.file, stack.line, "name", fmt.Sprintf("stack name %q is also that of %s: give one of them another `name:`", stack.Name, shown(found[j].Dir)))
 				break
 			}
 		}
@@ -156,7 +159,7 @@ func onlyOne(tree *Tree, above Found, below []Found) error {
 	for _, stack := range below {
 		for _, file := range stack.Files {
 			if !included[file] && !isOverride(file) {
-				return refusal(file, 0, fmt.Sprintf("%s and %s both have compose files: include the one in the other, or list in gitswarm.yaml which are stacks", shown(above.Dir), stack.Dir))
+				return refusal(file, 1, fmt.Sprintf("%s and %s both have compose files: include the one in the other, or list in gitswarm.yaml which are stacks", shown(above.Dir), stack.Dir))
 			}
 		}
 	}
@@ -185,43 +188,44 @@ func inFolder(tree *Tree, dir string) (Found, bool, error) {
 	}
 	stack := Found{Dir: dir, Files: []string{main[0]}}
 	if len(main) > 1 {
-		stack.refuse(main[1], 0, "compose", fmt.Sprintf("%s competes with %s: keep one of them", main[1], main[0]))
+		stack.refuse(main[1], 1, "compose", fmt.Sprintf("%s competes with %s: keep one of them", main[1], main[0]))
 	}
 	if len(overrides) > 1 {
-		stack.refuse(overrides[1], 0, "compose", fmt.Sprintf("%s competes with %s: keep one of them", overrides[1], overrides[0]))
+		stack.refuse(overrides[1], 1, "compose", fmt.Sprintf("%s competes with %s: keep one of them", overrides[1], overrides[0]))
 	}
 	if len(overrides) > 0 {
 		stack.Files = append(stack.Files, overrides[0])
 	}
-	return stack, true, stack.named(tree)
+	stack.named(tree)
+	return stack, true, nil
 }
 
 func isOverride(file string) bool { return slices.Contains(overrideFiles, path.Base(file)) }
 
 // named gives the stack its name: the last file's `name:`, or the folder's.
-func (f *Found) named(tree *Tree) error {
+func (f *Found) named(tree *Tree) {
+	f.file, f.line = f.Files[0], 1
 	for _, file := range f.Files {
 		name, err := tree.stackName(file)
 		if err != nil {
-			f.refuse(file, 0, "name", err.Error())
+			f.refuse(file, 1, "name", err.Error())
 			continue
 		}
-		if name != "" {
-			f.Name = swarm.StackName(name)
+		if name.text != "" {
+			f.Name, f.file, f.line = swarm.StackName(name.text), file, name.line
 		}
 	}
 	switch {
 	case f.Name == "" && f.Dir == "":
-		f.refuse(f.Files[0], 1, "name", "the compose file at the repository's root needs a `name:`, since it has no folder to be named after")
+		f.refuse(f.file, f.line, "name", "the compose file at the repository's root needs a `name:`, since it has no folder to be named after")
 	case f.Name == "":
-		f.Name = folderName(path.Base(f.Dir))
-		if f.Name == "" {
-			f.refuse(f.Files[0], 1, "name", fmt.Sprintf("folder %q gives no stack name: add a `name:`", f.Dir))
+		if f.Name = folderName(path.Base(f.Dir)); f.Name == "" {
+			f.refuse(f.file, f.line, "name", fmt.Sprintf("folder %q gives no stack name: add a `name:`", f.Dir))
 		}
 	case !validName.MatchString(string(f.Name)):
-		f.refuse(f.Files[len(f.Files)-1], 0, "name", badName(string(f.Name)))
+		f.refuse(f.file, f.line, "name", badName(string(f.Name)))
+		f.Name = folderName(path.Base(f.Dir))
 	}
-	return nil
 }
 
 func badName(name string) string {
@@ -229,9 +233,6 @@ func badName(name string) string {
 }
 
 func (f *Found) refuse(file string, line int, rule, text string) {
-	if file == "" && len(f.Files) > 0 {
-		file = f.Files[0]
-	}
 	f.Findings = append(f.Findings, swarm.Finding{Rule: rule, Class: swarm.Refused, File: file, Line: line, Text: text})
 }
 

@@ -93,8 +93,8 @@ func choose(all listing, file, environment string) ([]listed, error) {
 }
 
 // find checks a listed stack against the tree.
-func (l listed) find(tree *Tree, base, file string) Found {
-	f := Found{Name: swarm.StackName(l.name), Variables: l.variables}
+func (l listed) find(tree *Tree, base, file string) (f Found) {
+	f = Found{Name: swarm.StackName(l.name), Variables: l.variables, file: file, line: l.line}
 	dir, ok := inside(base, l.path)
 	if !ok {
 		f.refuse(file, l.line, "path", fmt.Sprintf("path %q %v", l.path, ErrEscapes))
@@ -102,7 +102,7 @@ func (l listed) find(tree *Tree, base, file string) Found {
 	}
 	f.Dir = dir
 	defer func() {
-		if f.Name == "" {
+		if f.Name == "" { // refused: the likeliest name, so that what runs is found
 			f.Name = folderName(path.Base(dir))
 		}
 	}()
@@ -123,7 +123,7 @@ func (l listed) find(tree *Tree, base, file string) Found {
 	if len(l.files) == 0 {
 		l.discover(tree, file, &f)
 	} else if f.Name == "" && len(f.Findings) == 0 {
-		_ = f.named(tree)
+		f.named(tree)
 	}
 	return f
 }
@@ -141,7 +141,7 @@ func (l listed) discover(tree *Tree, file string, f *Found) {
 		if l.name != "" { // what is wrong with the file's own name does not matter
 			stack.Findings = slices.DeleteFunc(stack.Findings, func(x swarm.Finding) bool { return x.Rule == "name" })
 		} else {
-			f.Name = stack.Name
+			f.Name, f.file, f.line = stack.Name, stack.file, stack.line
 		}
 		f.Findings = append(f.Findings, stack.Findings...)
 	}
@@ -202,7 +202,7 @@ func parseListing(file string, data []byte) (listing, []swarm.Finding) {
 	document, err := parseYAML(data)
 	if err != nil {
 		line, text := yamlError(err)
-		r.refuse(line, "", "%s", text)
+		r.refuse(line, "gitswarm.yaml", "%s", text)
 		return nil, r.findings
 	}
 
@@ -237,6 +237,7 @@ func (r *reading) environment(node *yaml.Node) (stacks []listed) {
 
 func (r *reading) stack(node *yaml.Node) listed {
 	l := listed{line: node.Line}
+	before := len(r.findings)
 	r.mapping(node, "stack", map[string]func(*yaml.Node){
 		"path":      func(node *yaml.Node) { l.path = r.text(node, "path") },
 		"files":     func(node *yaml.Node) { l.files = r.texts(node, "files") },
@@ -256,7 +257,7 @@ func (r *reading) stack(node *yaml.Node) listed {
 			})
 		},
 	})
-	if l.path == "" {
+	if l.path == "" && len(r.findings) == before {
 		r.refuse(node.Line, "path", "the stack has no path: write `path: FOLDER`")
 	}
 	return l
@@ -332,7 +333,7 @@ func (r *reading) follow(node *yaml.Node) *yaml.Node {
 // more counts values, which aliases could multiply, and mistakes.
 func (r *reading) more(node *yaml.Node) bool {
 	if r.values++; r.values == 100_000 {
-		r.refuse(node.Line, "", "it has too many values")
+		r.refuse(node.Line, "gitswarm.yaml", "it has too many values")
 	}
 	return r.values < 100_000 && len(r.findings) < maxFindings
 }

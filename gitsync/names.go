@@ -1,6 +1,7 @@
 package gitsync
 
 import (
+	"bytes"
 	"path"
 	"regexp"
 	"strings"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/gitswarm/gitswarm/swarm"
 )
+
+// mayBeNamed spares the parsing of most files: a key "name" looks like this.
+var mayBeNamed = regexp.MustCompile(`(?:^|[\s{,"'?])name["']?\s*:`)
 
 var nameLine = regexp.MustCompile(`(?m)^["']?name["']?[ \t]*:[ \t]+["']?([^"'#\s]+)`)
 
@@ -27,12 +31,18 @@ func folderName(folder string) swarm.StackName {
 	return swarm.StackName(name)
 }
 
+// named is what a compose file says its project's name is.
+type named struct {
+	text string // empty: nothing
+	line int    // from 1
+}
+
 // stackName reads `name:` of a compose file. What is wrong with the rest of
 // the file is for its loading to tell; the name must be found all the same.
-func (t *Tree) stackName(file string) (string, error) {
+func (t *Tree) stackName(file string) (named, error) {
 	_, entry, err := t.find(file)
 	if err != nil {
-		return "", t.failed(file, err)
+		return named{}, t.failed(file, err)
 	}
 	t.objects.mu.Lock()
 	name, ok := t.objects.names[entry.hash]
@@ -43,7 +53,7 @@ func (t *Tree) stackName(file string) (string, error) {
 
 	data, err := t.ReadFile(file, maxListing)
 	if err != nil {
-		return "", err
+		return named{}, err
 	}
 	name = readName(data)
 
@@ -56,20 +66,24 @@ func (t *Tree) stackName(file string) (string, error) {
 	return name, nil
 }
 
-func readName(data []byte) (name string) {
-	if m := nameLine.FindSubmatch(data); m != nil {
-		name = string(m[1])
+func readName(data []byte) (name named) {
+	if !mayBeNamed.Match(data) {
+		return named{}
+	}
+	if m := nameLine.FindSubmatchIndex(data); m != nil {
+		name = named{text: string(data[m[2]:m[3]]), line: 1 + bytes.Count(data[:m[0]], []byte{'\n'})}
 	}
 	document, err := parseYAML(data)
 	if err != nil || document.Kind != yaml.MappingNode {
 		return name
 	}
 	for i := 0; i+1 < len(document.Content); i += 2 {
-		if value := document.Content[i+1]; document.Content[i].Value == "name" && value.Kind == yaml.ScalarNode {
-			return value.Value
+		key, value := document.Content[i], document.Content[i+1]
+		if key.Value == "name" && value.Kind == yaml.ScalarNode {
+			return named{text: value.Value, line: key.Line}
 		}
 	}
-	return ""
+	return named{}
 }
 
 // parseYAML returns the one document of a file, without following aliases.

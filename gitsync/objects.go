@@ -38,7 +38,7 @@ type objects struct {
 	git     *filesystem.Storage
 	folders map[plumbing.Hash][]Entry // decoded, checked
 	held    int                       // entries in folders
-	names   map[plumbing.Hash]string  // of compose files, see stackName
+	names   map[plumbing.Hash]named   // of compose files, see stackName
 }
 
 // maxHeld is how many decoded folder entries are kept in memory.
@@ -52,7 +52,14 @@ func openObjects(dir, remedy string) *objects {
 		cache.NewObjectLRU(8*cache.MiByte),
 		filesystem.Options{AlternatesFS: memfs.New()},
 	)
-	return &objects{git: git, remedy: remedy, folders: map[plumbing.Hash][]Entry{}, names: map[plumbing.Hash]string{}}
+	return &objects{git: git, remedy: remedy, folders: map[plumbing.Hash][]Entry{}, names: map[plumbing.Hash]named{}}
+}
+
+// refresh looks for packs that are new.
+func (o *objects) refresh() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.git.Reindex()
 }
 
 // read returns the content of an object of at most limit bytes. The size is
@@ -106,6 +113,19 @@ func (o *objects) load(kind plumbing.ObjectType, id plumbing.Hash, limit int64) 
 	}
 	defer r.Close()
 	return io.ReadAll(io.LimitReader(r, limit+1))
+}
+
+// any returns an object of whichever kind.
+func (o *objects) any(id plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+	for _, kind := range []plumbing.ObjectType{plumbing.BlobObject, plumbing.TreeObject, plumbing.CommitObject} {
+		o.mu.Lock()
+		data, err := o.load(kind, id, limit)
+		o.mu.Unlock()
+		if err == nil && plumbing.ComputeHash(kind, data) == id {
+			return kind, data, nil
+		}
+	}
+	return plumbing.InvalidObject, nil, plumbing.ErrObjectNotFound
 }
 
 // checkBases refuses a small object that is kept as the difference from a huge

@@ -29,8 +29,8 @@ var errPack = errors.New("what the server sent is refused")
 
 // receivePack writes a pack of at most limit bytes to folder, with the index
 // that it computes for it, both durable. An interrupted one leaves nothing
-// behind that would be read.
-func receivePack(ctx context.Context, folder string, pack io.Reader, limit int64) error {
+// behind that would be read. Differences may be from objects that are kept.
+func receivePack(ctx context.Context, folder string, pack io.Reader, limit int64, kept outside) error {
 	f, err := os.CreateTemp(folder, "incoming-*")
 	if err != nil {
 		return fmt.Errorf("keep pack: %w", err)
@@ -49,7 +49,7 @@ func receivePack(ctx context.Context, folder string, pack io.Reader, limit int64
 		return fmt.Errorf("keep pack: %w", err)
 	}
 
-	index, err := indexPack(ctx, f)
+	index, err := indexPack(ctx, f, kept)
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,9 @@ type packed struct {
 // only streamed through, however large.
 type indexer struct {
 	ctx      context.Context
+	pack     io.ReadWriteSeeker
+	outside  outside
+	appended bool
 	scanner  *packfile.Scanner
 	objects  []packed
 	byOffset map[int64]int
@@ -93,8 +96,9 @@ type indexer struct {
 	kinds    map[int]plumbing.ObjectType
 }
 
-// indexPack reads a whole pack, checks its checksum and names its objects.
-func indexPack(ctx context.Context, pack io.ReadSeeker) (index *idxfile.MemoryIndex, err error) {
+// indexPack reads a whole pack, checks its checksum, names its objects, and
+// makes it whole if it is thin.
+func indexPack(ctx context.Context, pack io.ReadWriteSeeker, kept outside) (index *idxfile.MemoryIndex, err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errPack) {
 			err = fmt.Errorf("%w: it is no valid pack: %w", errPack, err)
@@ -104,6 +108,8 @@ func indexPack(ctx context.Context, pack io.ReadSeeker) (index *idxfile.MemoryIn
 
 	x := indexer{
 		ctx:      ctx,
+		pack:     pack,
+		outside:  kept,
 		scanner:  packfile.NewScanner(pack),
 		byOffset: map[int64]int{},
 		byHash:   map[plumbing.Hash]int{},
@@ -116,6 +122,11 @@ func indexPack(ctx context.Context, pack io.ReadSeeker) (index *idxfile.MemoryIn
 	}
 	if err := x.resolve(); err != nil {
 		return nil, err
+	}
+	if x.appended {
+		if checksum, err = x.seal(); err != nil {
+			return nil, err
+		}
 	}
 
 	var w idxfile.Writer
@@ -212,7 +223,12 @@ func (x *indexer) resolve() error {
 		if waiting == 0 {
 			return nil
 		}
-		if !progress {
+		if progress {
+			continue
+		}
+		if more, err := x.complete(); err != nil {
+			return err
+		} else if !more {
 			return fmt.Errorf("%d objects are differences from objects that were not sent", waiting)
 		}
 	}

@@ -99,7 +99,7 @@ func (r *remote) sync(ctx context.Context, known swarm.Revision, again bool) (co
 	}
 	branch, tip, err := pickBranch(adv, err, r.branch)
 	if err != nil {
-		return nil, err
+		return nil, answered{err}
 	}
 	return r.advance(ctx, with, adv, branch, tip, known, again)
 }
@@ -119,7 +119,8 @@ func (r *remote) advance(ctx context.Context, with session, adv *packp.AdvRefs, 
 	commit, err := r.fetch(ctx, with, adv, branch, tip)
 	r.refused, r.because = plumbing.ZeroHash, nil
 	if errors.Is(err, errPack) {
-		r.refused, r.because = tip, err
+		r.refused, r.because = tip, answered{err}
+		return nil, r.because
 	}
 	return commit, err
 }

@@ -125,11 +125,15 @@ func (s *store) add(ctx context.Context, pack io.Reader, limit int64, branch str
 	if err := os.MkdirAll(s.folder(generation), 0o700); err != nil {
 		return nil, fmt.Errorf("keep objects: %w", err)
 	}
-	if err := receivePack(ctx, s.folder(generation), pack, limit); err != nil {
+	if err := receivePack(ctx, s.folder(generation), pack, limit, s.outside(anew)); err != nil {
 		return nil, err
 	}
 
-	opened := s.openFolder(generation)
+	opened := s.objects // with what it has decoded
+	if anew {
+		opened = s.openFolder(generation)
+	}
+	opened.refresh()
 	commit, err := opened.commit(branch, head)
 	if err == nil {
 		err = commit.Tree.check(ctx, s.checked(branch, anew))
@@ -149,6 +153,16 @@ func (s *store) add(ctx context.Context, pack io.Reader, limit int64, branch str
 	}
 	// Trees of the generation before may still be read.
 	return commit, s.dropOthers(generation-1, generation)
+}
+
+// outside gives what differences may be from: nothing, if nothing was said to be had.
+func (s *store) outside(anew bool) outside {
+	return func(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+		if anew || s.head.IsZero() {
+			return plumbing.InvalidObject, nil, plumbing.ErrObjectNotFound
+		}
+		return s.objects.any(id, maxBase)
+	}
 }
 
 // checked is the tree whose objects are known to be there.

@@ -225,7 +225,8 @@ func pathOf(at []Entry) string {
 // check makes sure that all of the tree can be read, but for what it shares
 // with old, which was checked before. old may be nil.
 func (t *Tree) check(ctx context.Context, old *Tree) error {
-	return walk(ctx, t, old, func(path string, entry Entry) error {
+	w := walker{ctx: ctx, tree: t, other: old, once: map[plumbing.Hash]bool{}}
+	w.visit = func(path string, entry Entry) error {
 		if entry.IsDir() || entry.Mode.Type() == fs.ModeIrregular {
 			return nil
 		}
@@ -237,7 +238,8 @@ func (t *Tree) check(ctx context.Context, old *Tree) error {
 			return t.failed(path, fmt.Errorf("blob %s: %w: %s", entry.hash, errDamaged, t.objects.remedy))
 		}
 		return nil
-	})
+	}
+	return w.run()
 }
 
 // parseFolder reads a tree object: "mode name NUL id", sorted as git sorts.

@@ -2,6 +2,7 @@ package gitsync
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -21,6 +22,12 @@ type Report struct {
 // seenEvery is how often an unchanged source is reported.
 const seenEvery = time.Minute
 
+// answered marks an error of a server that can be reached: it is asked as
+// often as ever, so that a push is seen that mends it.
+type answered struct{ error }
+
+func (a answered) Unwrap() error { return a.error }
+
 // Errors are met with growing pauses, from the first to the last of these.
 const (
 	firstRetry = time.Second
@@ -39,7 +46,7 @@ type watch struct {
 	head     swarm.Revision // last reported
 	problem  string         // last reported, until it is over
 	reported time.Time
-	failures int // in a row
+	failures int // in a row, but those that somebody asked for
 }
 
 // run asks, reports and waits until ctx ends.
@@ -75,7 +82,9 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) tell(commit *Commit, err error, now time.Time, asked bool) {
 	news := Report{Source: w.source, Commit: commit, Problem: err, At: now}
 	if err != nil {
-		w.failures++
+		if w.failures++; asked || errors.As(err, new(answered)) {
+			w.failures = 0
+		}
 		if err.Error() == w.problem && !asked {
 			return
 		}

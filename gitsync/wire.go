@@ -82,6 +82,9 @@ func setCapabilities(chosen, offered *capability.List, nothingHad bool) error {
 	if nothingHad && offered.Supports(capability.MultiACK) {
 		errs = append(errs, chosen.Set(capability.MultiACK))
 	}
+	if !nothingHad && offered.Supports(capability.ThinPack) {
+		errs = append(errs, chosen.Set(capability.ThinPack)) // without it git sends all files of the commit
+	}
 	if offered.Supports(capability.Agent) {
 		errs = append(errs, chosen.Set(capability.Agent, "gitswarm"))
 	}

@@ -1,0 +1,454 @@
+package gitsync
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+var tokenCredential = swarm.Credential{Password: token}
+
+func TestFetchesOverHTTPOnlyWhatIsNew(t *testing.T) {
+	r := newRepository(t)
+	noise := make([]byte, 300_000)
+	_, _ = rand.Read(noise)
+	first := r.push("one", map[string]string{"a": "1", "big": string(noise)})
+	server := newGitServer(t, r)
+	dir := t.TempDir()
+	f := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential)
+	before := f.commit(first)
+
+	f.ask()
+	f.next("seen", func(r Report) bool { return r.Commit == nil && r.Problem == nil })
+	if n := server.packs.Load(); n != 1 {
+		t.Errorf("%d fetches for one commit", n)
+	}
+
+	second := r.push("two", map[string]string{"a": "2"})
+	f.ask()
+	commit := f.commit(second)
+	if got := read(t, commit.Tree, "a"); got != "2" {
+		t.Errorf("read %q", got)
+	}
+	if got := read(t, commit.Tree, "big"); got != string(noise) {
+		t.Error("the first fetch's file is gone")
+	}
+	if changed, err := commit.Tree.Changed(before.Tree); err != nil || strings.Join(changed, " ") != "a" {
+		t.Errorf("changed: %q, %v", changed, err)
+	}
+	if size := diskUse(t, dir); size > 320_000 {
+		t.Errorf("%d bytes kept for two commits", size)
+	}
+}
+
+func TestFetchesOneChangedLineOfALongFileAsADifference(t *testing.T) {
+	r := newRepository(t)
+	noise := make([]byte, 200_000)
+	_, _ = rand.Read(noise)
+	long := fmt.Sprintf("%x", noise)
+	first := r.push("one", map[string]string{"long": long})
+	server := newGitServer(t, r)
+	var sent atomic.Int64
+	server.meddle(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, req)
+			for key, values := range answer.Header() {
+				w.Header()[key] = values
+			}
+			sent.Store(int64(answer.Body.Len()))
+			_, _ = w.Write(answer.Body.Bytes())
+		})
+	})
+	f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), tokenCredential)
+	f.commit(first)
+	second := r.push("two", map[string]string{"long": long + "one more line"})
+	f.ask()
+	if got := read(t, f.commit(second).Tree, "long"); got != long+"one more line" {
+		t.Error("the file is not what was pushed")
+	}
+	if n := sent.Load(); n > 5000 {
+		t.Errorf("%d bytes were sent for one line", n)
+	}
+}
+
+func diskUse(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	err := filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
+func TestGoesOnAfterARestartWithoutFetching(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	server := newGitServer(t, r)
+	dir := t.TempDir()
+	f := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential)
+	f.commit(first)
+	f.stop()
+
+	s := New(Config{Dir: dir})
+	kept, err := s.Commit(server.source(), swarm.NewRevision("main", first))
+	if err != nil || read(t, kept.Tree, "a") != "1" {
+		t.Fatalf("kept commit: %v", err)
+	}
+	f = follow(t, s, server.source(), tokenCredential)
+	f.commit(first)
+	if n := server.packs.Load(); n != 1 {
+		t.Errorf("%d fetches", n)
+	}
+}
+
+func TestFetchesAnewWhatTheDiskSpoilt(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"bit rot": func(path string) error {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			data[len(data)/2] ^= 1
+			_ = os.Remove(path)
+			return os.WriteFile(path, data, 0o600)
+		},
+		"cut off": func(path string) error { return os.Truncate(path, 20) },
+		"gone":    os.Remove,
+	} {
+		for _, ext := range []string{"pack", "idx"} {
+			t.Run(name+" "+ext, func(t *testing.T) {
+				r := newRepository(t)
+				first := r.push("one", map[string]string{"a": "1"})
+				server := newGitServer(t, r)
+				dir := t.TempDir()
+				f := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential)
+				f.commit(first)
+				f.stop()
+
+				files, err := filepath.Glob(filepath.Join(dir, "*/g*/objects/pack/*."+ext))
+				if err != nil || len(files) != 1 {
+					t.Fatalf("%q, %v", files, err)
+				}
+				if err := spoil(files[0]); err != nil {
+					t.Fatal(err)
+				}
+				commit := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential).commit(first)
+				if got := read(t, commit.Tree, "a"); got != "1" {
+					t.Errorf("read %q", got)
+				}
+			})
+		}
+	}
+}
+
+func TestFetchesAnewWhatIsFoundSpoiltWhileItRuns(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	server := newGitServer(t, r)
+	dir := t.TempDir()
+	f := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential)
+	commit := f.commit(first)
+
+	files, _ := filepath.Glob(filepath.Join(dir, "*/g*/objects/pack/*.pack"))
+	if err := os.Truncate(files[0], 30); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := commit.Tree.ReadFile("a", 100); !errors.Is(err, errDamaged) {
+		t.Fatalf("read %q, %v", data, err)
+	}
+	f.ask()
+	if got := read(t, f.commit(first).Tree, "a"); got != "1" {
+		t.Errorf("read %q", got)
+	}
+}
+
+func TestStaysSmallOverManyCommits(t *testing.T) {
+	r := newRepository(t)
+	server := newGitServer(t, r)
+	dir := t.TempDir()
+	r.push("zero", map[string]string{"a": "0", "same": "same"})
+	f := follow(t, New(Config{Dir: dir}), server.source(), tokenCredential)
+	var before *Commit
+	for i := range maxFetches + 5 {
+		id := r.push("more", map[string]string{"a": fmt.Sprint(i + 1)})
+		f.ask()
+		commit := f.commit(id)
+		if before != nil {
+			if changed, err := commit.Tree.Changed(before.Tree); err != nil || len(changed) != 1 {
+				t.Fatalf("commit %d: %q, %v", i, changed, err)
+			}
+		}
+		before = commit
+	}
+	if packs, _ := filepath.Glob(filepath.Join(dir, "*/g000002/objects/pack/*.pack")); len(packs) == 0 || len(packs) > 6 {
+		t.Errorf("%d packs in the second generation", len(packs))
+	}
+	if got := read(t, before.Tree, "same"); got != "same" {
+		t.Errorf("read %q", got)
+	}
+	id := r.push("back", map[string]string{"a": ""})
+	f.ask()
+	f.commit(id)
+}
+
+func TestFollowsAForcePushToAnotherHistoryAndBack(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	second := r.push("two", map[string]string{"a": "2"})
+	server := newGitServer(t, r)
+	f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), tokenCredential)
+	f.commit(second)
+
+	r.git("reset", "-q", "--hard", first)
+	r.git("push", "-q", "--force", "origin", "main")
+	f.ask()
+	if got := read(t, f.commit(first).Tree, "a"); got != "1" {
+		t.Errorf("read %q", got)
+	}
+
+	r.git("checkout", "-q", "--orphan", "new")
+	r.git("branch", "-q", "-D", "main")
+	r.git("branch", "-q", "-m", "main")
+	r.write(map[string]string{"a": "", "b": "3"})
+	third := r.push("three", nil, "--force")
+	r.run(r.bare, "git", "gc", "-q", "--prune=now")
+	f.ask()
+	if got := read(t, f.commit(third).Tree, "b"); got != "3" {
+		t.Errorf("read %q", got)
+	}
+}
+
+func TestSaysWhatIsWrongWithARemoteAndRecovers(t *testing.T) {
+	r := newRepository(t)
+	server := newGitServer(t, r)
+	source := server.source()
+	f := follow(t, New(Config{Dir: t.TempDir(), PollEvery: time.Second}), source, tokenCredential)
+	f.problem(source.URL, "the repository is empty", "push a commit to main")
+	first := r.push("one", map[string]string{"a": "1"})
+	f.ask()
+	f.commit(first)
+
+	status := func(code int) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+		}
+	}
+	for _, c := range []struct {
+		meddle func(http.Handler) http.Handler
+		want   string
+	}{
+		{status(401), "refuses the credentials"},
+		{status(403), "renew the token"},
+		{status(404), "no such repository"},
+		{status(503), "asked again later"},
+		{status(200), "is not git"},
+	} {
+		server.meddle(c.meddle)
+		f.ask()
+		f.problem(c.want)
+	}
+	server.meddle(nil)
+	if report := f.recovery(); report.Commit != nil {
+		t.Errorf("recovery brought %s again", report.Commit.Revision)
+	}
+
+	source.Branch = "prod"
+	g := follow(t, New(Config{Dir: t.TempDir()}), source, tokenCredential)
+	g.problem("there is no branch prod", "it has main")
+	g.stop()
+	g = follow(t, New(Config{Dir: t.TempDir()}), server.source(), swarm.Credential{})
+	g.problem("--git-token-file")
+	g.stop()
+
+	server.Close()
+	f.ask()
+	f.problem("is the server up?")
+}
+
+func TestNeverFollowsARedirectToAnotherHost(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	server := newGitServer(t, r)
+	var reached atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	defer other.Close()
+
+	redirect := func(to string) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				http.Redirect(w, req, to+req.URL.RequestURI(), http.StatusMovedPermanently)
+			})
+		}
+	}
+	f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), tokenCredential)
+	f.commit(first)
+	for _, to := range []string{other.URL, strings.Replace(other.URL, "127.0.0.1", "localhost", 1), "file:///etc", "ftp://127.0.0.1"} {
+		server.meddle(redirect(to))
+		f.ask()
+		f.problem("redirects", "if you trust it")
+	}
+	if n := reached.Load(); n != 0 {
+		t.Errorf("the other host was reached %d times", n)
+	}
+
+	// A new place on the same host is fine, and the fetch goes there too.
+	server.meddle(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if strings.HasPrefix(req.URL.Path, "/old/") {
+				http.Redirect(w, req, "/"+strings.TrimPrefix(req.URL.RequestURI(), "/old/"), http.StatusFound)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	source := server.source()
+	source.URL = server.URL + "/old/repo.git"
+	g := follow(t, New(Config{Dir: t.TempDir()}), source, tokenCredential)
+	g.commit(first)
+}
+
+func TestRefusesAPackThatIsTooLargeAndDoesNotAskAgain(t *testing.T) {
+	r := newRepository(t)
+	noise := make([]byte, 3<<20)
+	_, _ = rand.Read(noise)
+	r.push("one", map[string]string{"big": string(noise)})
+	server := newGitServer(t, r)
+	f := follow(t, New(Config{Dir: t.TempDir(), MaxPack: 1 << 20, PollEvery: 50 * time.Millisecond}), server.source(), tokenCredential)
+	f.problem("more than 1 MiB", "take large files out")
+	asked := server.asks.Load()
+	for deadline := time.Now().Add(10 * time.Second); server.asks.Load() < asked+2; {
+		if time.Now().After(deadline) {
+			t.Fatal("the branch is not asked for any more")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := server.packs.Load(); n != 1 {
+		t.Errorf("%d fetches of the same", n)
+	}
+	f.commit(func() string {
+		r.git("rm", "-q", "big")
+		return r.push("two", map[string]string{"a": "1"})
+	}())
+}
+
+func TestRefusesPacksThatAreNotWhole(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": strings.Repeat("text\n", 1000)})
+	server := newGitServer(t, r)
+	spoil := func(change func([]byte) []byte) func(http.Handler) http.Handler {
+		return func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if req.Method == http.MethodGet {
+					next.ServeHTTP(w, req)
+					return
+				}
+				answer := httptest.NewRecorder()
+				next.ServeHTTP(answer, req)
+				_, _ = io.Copy(w, bytes.NewReader(change(answer.Body.Bytes())))
+			})
+		}
+	}
+	server.meddle(spoil(func(b []byte) []byte { return b[:len(b)/2] }))
+	f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), tokenCredential)
+	f.problem(server.URL)
+	server.meddle(spoil(func(b []byte) []byte { b[len(b)*2/3] ^= 0xff; return b }))
+	f.ask()
+	f.problem("no valid pack")
+	server.meddle(spoil(func([]byte) []byte { return nil }))
+	f.ask()
+	f.problem(server.URL)
+	server.meddle(nil)
+	f.ask()
+	f.commit(first)
+}
+
+func TestFetchesOverSSHFromAKnownHost(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	server := newSSHServer(t, filepath.Dir(r.bare))
+	credential := swarm.Credential{SSHKey: server.user, KnownHosts: server.knownHosts()}
+	f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), credential)
+	f.commit(first)
+	second := r.push("two", map[string]string{"a": "2"})
+	f.ask()
+	if got := read(t, f.commit(second).Tree, "a"); got != "2" {
+		t.Errorf("read %q", got)
+	}
+	f.ask()
+	f.recovery()
+
+	away := r.bare + ".away"
+	if err := os.Rename(r.bare, away); err != nil {
+		t.Fatal(err)
+	}
+	f.ask()
+	f.problem("no such repository", "deploy key")
+	if err := os.Rename(away, r.bare); err != nil {
+		t.Fatal(err)
+	}
+	f.ask()
+	f.recovery()
+}
+
+func TestRefusesSSHHostsThatAreNotKnown(t *testing.T) {
+	r := newRepository(t)
+	r.push("one", map[string]string{"a": "1"})
+	server := newSSHServer(t, filepath.Dir(r.bare))
+	_, strangerKey := newKey(t)
+	other, _ := newKey(t)
+	changed := *server
+	changed.hostKey = other.PublicKey()
+
+	for name, c := range map[string]struct {
+		credential swarm.Credential
+		want       []string
+	}{
+		"no known_hosts": {swarm.Credential{SSHKey: server.user}, []string{"not known", "ssh-keyscan -p"}},
+		"unknown host":   {swarm.Credential{SSHKey: server.user, KnownHosts: []byte("example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n")}, []string{"not in known_hosts", "SHA256:", "--known-hosts"}},
+		"changed key":    {swarm.Credential{SSHKey: server.user, KnownHosts: changed.knownHosts()}, []string{"another key", "SHA256:"}},
+		"other user key": {swarm.Credential{SSHKey: strangerKey, KnownHosts: server.knownHosts()}, []string{"refuses the key", "deploy keys"}},
+		"no key":         {swarm.Credential{KnownHosts: server.knownHosts()}, []string{"--git-ssh-key"}},
+		"broken key":     {swarm.Credential{SSHKey: []byte("xx"), KnownHosts: server.knownHosts()}, []string{"cannot be read"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, New(Config{Dir: t.TempDir()}), server.source(), c.credential)
+			f.problem(c.want...)
+		})
+	}
+}
+
+func TestSweepsTheObjectsOfSourcesThatAreGone(t *testing.T) {
+	r := newRepository(t)
+	first := r.push("one", map[string]string{"a": "1"})
+	server := newGitServer(t, r)
+	dir := t.TempDir()
+	s := New(Config{Dir: dir})
+	f := follow(t, s, server.source(), tokenCredential)
+	f.commit(first)
+	f.stop()
+
+	if err := s.Sweep([]swarm.Source{server.source()}); err != nil || diskUse(t, dir) == 0 {
+		t.Fatalf("swept what is kept: %v", err)
+	}
+	if err := s.Sweep(nil); err != nil || diskUse(t, dir) != 0 {
+		t.Fatalf("%d bytes left, %v", diskUse(t, dir), err)
+	}
+}
