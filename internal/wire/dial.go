@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -108,6 +109,15 @@ func readChunks(stream grpc.ClientStream) ([]byte, error) {
 		}
 		data = append(data, chunk.Data...)
 	}
+}
+
+// Lost reports whether err is the connection's fault: another one may do better.
+func Lost(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
+		return true
+	}
+	return false
 }
 
 // plain takes gRPC's prefix from an error, so that people read the sentence.

@@ -24,11 +24,12 @@ const (
 // FromAgent is one message of an agent in its session. Hello is the first and
 // comes once; any message at all counts as a sign of life.
 type FromAgent struct {
-	Hello   *Hello           `cbor:"1,keyasint,omitempty"`
-	Reports []Report         `cbor:"2,keyasint,omitempty"` // statuses that changed; after Hello, all of them
-	Applied uint64           `cbor:"3,keyasint,omitempty"` // the network is as the assignment of this index wants it
-	Resend  bool             `cbor:"4,keyasint,omitempty"` // a delta did not fit: send all
-	Removed []swarm.VolumeID `cbor:"5,keyasint,omitempty"` // volumes of the assignment's list that are gone
+	Hello    *Hello                 `cbor:"1,keyasint,omitempty"`
+	Reports  []Report               `cbor:"2,keyasint,omitempty"` // statuses that changed; after Hello, all of them
+	Applied  uint64                 `cbor:"3,keyasint,omitempty"` // the network is as the assignment of this index wants it
+	Resend   bool                   `cbor:"4,keyasint,omitempty"` // a delta did not fit: send all
+	Removed  []swarm.VolumeID       `cbor:"5,keyasint,omitempty"` // volumes of the assignment's list that are gone
+	Describe *swarm.NodeDescription `cbor:"6,keyasint,omitempty"` // it differs from Hello's
 }
 
 // Hello says who the agent is and what it holds.

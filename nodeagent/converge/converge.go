@@ -35,6 +35,7 @@ type Observed struct {
 	Ended     time.Time
 	Exit      int
 	OOM       bool
+	Lost      bool               // it ended with the node or its shim; Exit says nothing
 	Check     *swarm.Healthcheck // nil means healthy as soon as it runs
 	Health    Health
 	Left      bool     // this node's load balancers no longer name it

@@ -64,6 +64,10 @@ func exited(asked bool, seen Observed) swarm.TaskStatus {
 	case seen.Unhealthy():
 		status.State, status.Cause = swarm.TaskFailed, swarm.CauseContent
 		status.Message = "unhealthy: " + seen.Health.lastOutput()
+	case seen.Lost && asked:
+		status = swarm.TaskStatus{State: swarm.TaskStopped, Message: "ended with its node or its shim"}
+	case seen.Lost:
+		status = swarm.TaskStatus{State: swarm.TaskFailed, Cause: swarm.CauseEnvironment, Message: "ended with its node or its shim"}
 	case asked:
 		status.State = swarm.TaskStopped
 	case exit == 0:
