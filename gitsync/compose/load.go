@@ -31,6 +31,8 @@ type Loaded struct {
 	Findings []swarm.Finding   // warnings, by file and line
 	Contents map[string][]byte // by "config:NAME", "secret:NAME" or "repo:PATH"
 	Reads    []string          // paths of the tree that were looked at, sorted, absent ones too; a final / stands for all below
+
+	keys []swarm.Finding // every key that was read, for Place
 }
 
 // Error says why a project is refused.
@@ -112,7 +114,7 @@ func (w *worker) load(ctx context.Context, tree Tree, project Project) (Loaded, 
 		return Loaded{}, &Error{Findings: visible(result.Findings), Reads: reads}
 	}
 
-	loaded := Loaded{Stack: result.Stack, Findings: visible(result.Findings), Contents: result.Inline}
+	loaded := Loaded{Stack: result.Stack, Findings: visible(result.Findings), Contents: result.Inline, keys: result.Findings}
 	if loaded.Contents == nil {
 		loaded.Contents = map[string][]byte{}
 	}

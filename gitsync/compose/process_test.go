@@ -20,7 +20,7 @@ import (
 func program(t *testing.T, script string) Limits {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "loader")
-	if err := os.WriteFile(name, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+	if err := os.WriteFile(name, []byte("#!/bin/sh\nhead -c 4 >/dev/null\n"+script+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return Limits{Executable: name, Wall: 300 * time.Millisecond}
@@ -156,6 +156,21 @@ func TestEqualTreesGiveEqualBytes(t *testing.T) {
 		if !bytes.Equal(data, first) {
 			t.Fatal("two loads of one tree differ")
 		}
+	}
+}
+
+func TestPlaceTellsWhereAKeyStands(t *testing.T) {
+	loaded, err := Load(t.Context(), Limits{}, treeOf("services:\n  web:\n    image: web\n    cap_add:\n      - A\n"), Project{Dir: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]int{"cap_add": 4, "image": 3, "privileged": 2} {
+		if file, line := loaded.Place("web", key); file != "shop/compose.yaml" || line != want {
+			t.Errorf("%s: got %s:%d, want line %d", key, file, line, want)
+		}
+	}
+	if file, line := loaded.Place("db", "image"); file != "" || line != 0 {
+		t.Errorf("got %s:%d for a service that is not there", file, line)
 	}
 }
 

@@ -61,8 +61,7 @@ func (s *substitution) until(braced, wanted bool, depth int) error {
 				return err
 			}
 		default:
-			s.at++
-			if err := s.write(string(c), wanted); err != nil {
+			if err := s.plain(wanted); err != nil {
 				return err
 			}
 		}
@@ -71,6 +70,17 @@ func (s *substitution) until(braced, wanted bool, depth int) error {
 		return errors.New("${ is not closed by }; write $$ for a $ that is not a variable")
 	}
 	return nil
+}
+
+// plain copies what is neither a variable nor a brace that may close.
+func (s *substitution) plain(wanted bool) error {
+	end := strings.IndexAny(s.text[s.at+1:], "$}")
+	if end < 0 {
+		end = len(s.text) - s.at - 1
+	}
+	from := s.at
+	s.at += 1 + end
+	return s.write(s.text[from:s.at], wanted)
 }
 
 func (s *substitution) write(text string, wanted bool) error {
