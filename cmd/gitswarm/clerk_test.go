@@ -185,7 +185,8 @@ func (c *clerk) Exec(ctx context.Context, request swarm.ExecRequest) (api.Conver
 		return nil, api.Invalid(fmt.Sprintf("%s has no command %q", request.Task, request.Args[0]), "")
 	}
 	process := exec.CommandContext(ctx, request.Args[0], request.Args[1:]...)
-	process.Env = append(request.Env, "TASK="+string(request.Task), "PATH="+os.Getenv("PATH"))
+	process.Env = append(request.Env, "TASK="+string(request.Task), "PATH="+os.Getenv("PATH"),
+		fmt.Sprintf("TERMINAL=%v %dx%d", request.TTY, request.Rows, request.Cols))
 	talk := &talk{frames: make(chan swarm.ExecFrame), gone: make(chan struct{})}
 	process.Stdout = writer(func(p []byte) { talk.send(swarm.ExecFrame{Stdout: bytes.Clone(p)}) })
 	process.Stderr = writer(func(p []byte) { talk.send(swarm.ExecFrame{Stderr: bytes.Clone(p)}) })
@@ -229,6 +230,9 @@ func (t *talk) send(frame swarm.ExecFrame) {
 }
 
 func (t *talk) Send(frame swarm.ExecFrame) error {
+	if frame.Rows > 0 { // the world's terminal shows its size
+		t.send(swarm.ExecFrame{Stdout: fmt.Appendf(nil, "resized %dx%d\r\n", frame.Rows, frame.Cols)})
+	}
 	if t.stdin == nil {
 		return nil
 	}

@@ -28,7 +28,7 @@ func (a *app) writeStatus(w io.Writer, page api.Status, all bool) {
 	}
 
 	list := a.table("STACK", "RUNTIME", "SYNC", "REVISION", "SERVICES", "REPLICAS", "LAST ROLLOUT")
-	list.least[1], list.least[2] = len("degraded"), len("rolled-back")
+	list.least[0], list.least[1], list.least[2] = 6, len("degraded"), len("rolled-back")
 	calm := 0
 	for _, stack := range page.Stacks {
 		if isCalm(stack) {
