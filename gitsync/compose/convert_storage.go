@@ -161,23 +161,27 @@ func (c *conversion) repository(task *swarm.TaskSpec, service string, from types
 		c.refuse(at, rule, service, "%s has no files; name a volume to keep data in", name)
 	}
 	for _, item := range found {
-		c.repoFiles++
-		c.repoBytes += item.Size
 		target := path.Clean(from.Target)
 		if folder {
 			target = path.Join(target, strings.TrimPrefix(strings.TrimPrefix(item.Path, name), "/"))
 		}
-		file := swarm.File{Kind: swarm.FileRepo, Name: item.Path, Target: target, Content: swarm.Digest("repo:" + item.Path)}
-		if item.Executable {
-			file.Mode = 0o555
-		}
-		c.result.Paths[string(file.Content)] = item.Path
-		task.Files = append(task.Files, file)
+		c.repositoryFile(task, item, target)
 	}
 	if c.repoBytes > maxRepoBytes || c.repoFiles > maxRepoFiles {
 		c.refuse(at, rule, service, "the stack mounts more than %s or %d files of the repository; bring large content in an image or a volume", size(maxRepoBytes), maxRepoFiles)
 	}
 	return nil
+}
+
+func (c *conversion) repositoryFile(task *swarm.TaskSpec, item file, target string) {
+	c.repoFiles++
+	c.repoBytes += item.Size
+	file := swarm.File{Kind: swarm.FileRepo, Name: item.Path, Target: target, Content: swarm.Digest("repo:" + item.Path)}
+	if item.Executable {
+		file.Mode = 0o555
+	}
+	c.result.Paths[string(file.Content)] = item.Path
+	task.Files = append(task.Files, file)
 }
 
 // bindPlace finds the line of a mount by its target: merging moves places.

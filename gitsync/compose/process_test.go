@@ -8,10 +8,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
 )
@@ -227,6 +231,31 @@ func TestTheChildSeesNoFileOfTheMachine(t *testing.T) {
 	}
 	if env, err := os.ReadFile(proc + "environ"); err != nil || len(env) != 0 {
 		t.Errorf("the child's environment is %q: %v", env, err)
+	}
+}
+
+// TestOthersThanRootAreConfinedByLandlock runs a child that is not root.
+func TestOthersThanRootAreConfinedByLandlock(t *testing.T) {
+	if _, _, errno := syscall.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1); errno != 0 {
+		t.Skipf("the kernel has no Landlock: %v", errno)
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
+		t.Skip("this build uses cgo: a process cannot confine all its threads; test with CGO_ENABLED=0")
+	}
+	folder := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "landlock-probe", folder, "/etc/passwd")
+	if os.Geteuid() == 0 {
+		if err := os.Chmod(filepath.Dir(folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(folder, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	said, err := cmd.CombinedOutput()
+	if err != nil || string(said) != "outside: true\ninside: <nil>\n" {
+		t.Errorf("got %q, %v", said, err)
 	}
 }
 
