@@ -2,11 +2,231 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gitswarm/gitswarm/gitsync"
+	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/manager"
+	"github.com/gitswarm/gitswarm/manager/allocator"
+	"github.com/gitswarm/gitswarm/manager/api"
+	"github.com/gitswarm/gitswarm/manager/blobs"
+	"github.com/gitswarm/gitswarm/manager/dispatcher"
+	"github.com/gitswarm/gitswarm/manager/registry"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/nodeagent"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// The usual folders.
+const (
+	defaultDataDir = "/var/lib/gitswarm"
+	defaultRunDir  = "/run/gitswarm"
 )
 
 // runDaemon starts the manager and the agent of this machine and blocks until
-// ctx ends or one of them fails.
+// ctx ends or one of them fails. The two meet on a socket only.
 func runDaemon(ctx context.Context, config daemonConfig) error {
-	return errors.New("run daemon: manager and agent are not part of this build")
+	unlock, err := config.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	node, err := config.nodeID()
+	if err != nil {
+		return err
+	}
+	agents, err := listenPrivately(config.agentSocket())
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	if err := startManager(ctx, group, config, node, agents); err != nil {
+		agents.Close()
+		return errors.Join(err, group.Wait())
+	}
+	if err := startAgent(ctx, group, config, node); err != nil {
+		group.Go(func() error { return err })
+	}
+	config.Log.Info("daemon started", "node", node, "build", buildVersion().Build, "socket", config.socket())
+	return group.Wait()
+}
+
+// startManager opens what the manager keeps and runs it, the dispatcher and
+// the control API in the group.
+func startManager(ctx context.Context, group *errgroup.Group, config daemonConfig, node swarm.NodeID, agents net.Listener) error {
+	keyring, err := openKeyring(filepath.Join(config.DataDir, "keys"))
+	if err != nil {
+		return err
+	}
+	kept, err := blobs.Open(filepath.Join(config.DataDir, "blobs"), keyring)
+	if err != nil {
+		return err
+	}
+	state, err := store.Open(store.Config{Dir: filepath.Join(config.DataDir, "raft"), Node: node, Keyring: keyring, Log: config.Log})
+	if err != nil {
+		return err
+	}
+	registries, err := registry.New(registry.Config{CredentialsFile: config.RegistryConfig, Log: config.Log})
+	if err != nil {
+		return errors.Join(err, state.Close())
+	}
+	leader, err := manager.New(manager.Config{
+		Node: node, Store: state, Blobs: kept, Registry: registries,
+		Syncer: gitsync.New(gitsync.Config{Dir: filepath.Join(config.DataDir, "git"), Log: config.Log}),
+		Grants: config.Allow, Pool: config.pool(), Log: config.Log,
+	})
+	if err != nil {
+		return errors.Join(err, state.Close())
+	}
+	listener, err := api.Listen(config.socket())
+	if err != nil {
+		return errors.Join(err, state.Close())
+	}
+
+	nodes := dispatcher.New(dispatcher.Config{Store: state, Blobs: kept, Log: config.Log})
+	view, changes := api.FromStore(state)
+	control := api.New(api.Config{
+		View: view, Changes: changes, Blobs: kept,
+		Sources: leader, Rollouts: leader, Stacks: leader, Volumes: leader, Planner: leader, Streams: streams{nodes},
+		Version: versionOf(node),
+		Scratch: filepath.Join(config.RunDir, "scratch"), Log: config.Log,
+	})
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error { return failed(ctx, state) })
+	running.Go(func() error { return leader.Run(ctx) })
+	running.Go(func() error { return nodes.Serve(ctx, agents) })
+	running.Go(func() error { return control.Serve(ctx, listener) })
+	group.Go(func() error { return errors.Join(running.Wait(), state.Close()) })
+	return nil
+}
+
+func versionOf(node swarm.NodeID) api.Version {
+	v := buildVersion()
+	v.Node = string(node)
+	return v
+}
+
+// failed waits for the failure that latches the store closed: a manager that
+// can't write its log must not go on.
+func failed(ctx context.Context, state *store.Store) error {
+	select {
+	case err := <-state.Failed():
+		return fmt.Errorf("keep the cluster's log: %w", err)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// startAgent opens containers and network and runs the agent in the group.
+func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig, node swarm.NodeID) error {
+	containers, links, err := openNode(ctx, config)
+	if err != nil {
+		return err
+	}
+	agent := nodeagent.New(nodeagent.Config{
+		Node: node, Dir: filepath.Join(config.DataDir, "agent"), Runtime: containers, Network: links,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", config.agentSocket())
+		},
+		Describe: func() swarm.NodeDescription { return describe(links) },
+		Log:      config.Log,
+	})
+	group.Go(func() error {
+		err := agent.Run(ctx)
+		links.Close()
+		return errors.Join(err, containers.Close())
+	})
+	return nil
+}
+
+// streams is the dispatcher as the control API sees it.
+type streams struct{ *dispatcher.Dispatcher }
+
+// Exec runs a process in a task.
+func (s streams) Exec(ctx context.Context, request swarm.ExecRequest) (api.Conversation, error) {
+	process, err := s.Dispatcher.Exec(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return process, nil
+}
+
+// lock keeps a second daemon away from the same folders.
+func (c daemonConfig) lock() (unlock func(), err error) {
+	for _, dir := range []string{c.DataDir, c.RunDir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("start the daemon: %w (run it as root, or give --data-dir and --run-dir)", err)
+		}
+	}
+	file, err := os.OpenFile(filepath.Join(c.DataDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", c.DataDir, err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: another daemon uses it: stop that one first", c.DataDir)
+	}
+	return func() { file.Close() }, nil
+}
+
+// nodeID is random, made once, and kept.
+func (c daemonConfig) nodeID() (swarm.NodeID, error) {
+	path := filepath.Join(c.DataDir, "node")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		return swarm.NodeID(strings.TrimSpace(string(text))), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the node's id: %w", err)
+	}
+	var chance [8]byte
+	_, _ = rand.Read(chance[:]) // never fails: crypto/rand ends the program instead
+	id := hex.EncodeToString(chance[:])
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the node's id: %w", err)
+	}
+	return swarm.NodeID(id), nil
+}
+
+func (c daemonConfig) agentSocket() string { return filepath.Join(c.RunDir, "agents.sock") }
+
+func (c daemonConfig) pool() allocator.Pool {
+	pool := allocator.Pool{Avoid: hostRoutes()}
+	if len(c.AddressPool) > 0 {
+		pool.Base = c.AddressPool[0]
+	}
+	return pool
+}
+
+// openKeyring opens the manager's keys, or makes them on the first start.
+func openKeyring(path string) (*seal.Keyring, error) {
+	keyring, err := seal.Open(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return seal.Create(path)
+	}
+	return keyring, err
+}
+
+// listenPrivately listens on a socket that root alone may use.
+func listenPrivately(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listen for agents: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for agents: %w", err)
+	}
+	return listener, os.Chmod(path, 0o600)
 }

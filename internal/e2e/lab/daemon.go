@@ -21,18 +21,15 @@ type Daemon struct {
 
 // folders are the flags that keep the lab's daemon apart from every other.
 func (l *Lab) folders() []string {
-	return []string{"--data-dir", filepath.Join(l.Dir, "data"), "--run-dir", filepath.Join(l.Dir, "run")}
+	return []string{"--data-dir", filepath.Join(l.Dir, "data"), "--run-dir", l.RunDir}
 }
 
 // Socket is the control API of the lab's daemon.
-func (l *Lab) Socket() string { return filepath.Join(l.Dir, "run", "gitswarm.sock") }
+func (l *Lab) Socket() string { return filepath.Join(l.RunDir, "gitswarm.sock") }
 
 // StartDaemon starts a daemon, or starts it again, and returns once it
 // answers.
 func (l *Lab) StartDaemon(ctx context.Context, flags ...string) (*Daemon, error) {
-	if err := os.MkdirAll(filepath.Join(l.Dir, "run"), 0o755); err != nil {
-		return nil, err
-	}
 	l.used = true
 	cmd := exec.Command(l.Bin, append(append([]string{"daemon"}, l.folders()...), flags...)...)
 	cmd.Stdout, cmd.Stderr = l.out, l.out

@@ -20,6 +20,7 @@ import (
 // Lab is one set-up. Its folders lie below Dir.
 type Lab struct {
 	Dir      string
+	RunDir   string // short, as socket paths must be, and gone after a reboot
 	Bin      string // the gitswarm binary
 	App      string // the examples' web server, static
 	Registry string // host:port
@@ -36,11 +37,11 @@ func New(ctx context.Context, out io.Writer) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("set up a lab: it makes containers and namespaces, so it must run as root")
 	}
-	dir, err := os.MkdirTemp("", "gitswarm-lab-")
+	dir, runDir, err := folders("")
 	if err != nil {
 		return nil, fmt.Errorf("set up a lab: %w", err)
 	}
-	l := &Lab{Dir: dir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
+	l := &Lab{Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
 	if err := l.build(ctx); err != nil {
 		l.Close()
 		return nil, err
@@ -55,11 +56,19 @@ func New(ctx context.Context, out io.Writer) (*Lab, error) {
 // Fork returns a lab with folders and a daemon of its own that shares the
 // binaries and the registry. Close it before the lab it came from.
 func (l *Lab) Fork(out io.Writer) (*Lab, error) {
-	dir, err := os.MkdirTemp(l.Dir, "fork-")
+	dir, runDir, err := folders(l.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("fork a lab: %w", err)
 	}
-	return &Lab{Dir: dir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}, nil
+	return &Lab{Dir: dir, RunDir: runDir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}, nil
+}
+
+func folders(parent string) (dir, runDir string, err error) {
+	if dir, err = os.MkdirTemp(parent, "gitswarm-lab-"); err != nil {
+		return "", "", err
+	}
+	runDir, err = os.MkdirTemp("/run", "gitswarm-lab-")
+	return dir, runDir, err
 }
 
 // build compiles gitswarm and the app; the go command's cache makes the second
@@ -183,7 +192,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, l.leave())
 	}
 	l.StopRegistry()
-	errs = append(errs, os.RemoveAll(l.Dir))
+	errs = append(errs, os.RemoveAll(l.RunDir), os.RemoveAll(l.Dir))
 	return errors.Join(errs...)
 }
 

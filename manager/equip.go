@@ -1,0 +1,317 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/gitswarm/gitswarm/manager/allocator"
+	"github.com/gitswarm/gitswarm/manager/scheduler"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/reconciler"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// equip turns a decision into a command: the stack's networks and endpoints
+// are allocated, each new task gets a node and its addresses, and tasks that
+// found no node before are tried again.
+func (m *Manager) equip(ctx context.Context, view *store.View, sight reconciler.View, decision swarm.Decision) (store.Decide, error) {
+	decide := store.Decide{Decision: decision}
+	if decision.Gone {
+		return decide, nil
+	}
+	if err := m.settle(ctx, &decide); err != nil {
+		return decide, err
+	}
+	if !begun(sight, decision) {
+		return decide, nil
+	}
+
+	stacks := stacksOf(sight)
+	networks, err := m.allocateNetworks(view, sight.Record.Name, stacks, &decide)
+	if err != nil {
+		return decide, err
+	}
+	endpoints, err := allocateEndpoints(view, sight, networks, &decide)
+	if err != nil {
+		return decide, err
+	}
+	dropUnused(view, sight, stacks, &decide)
+	return decide, m.seat(view, sight, networks, endpoints, &decide)
+}
+
+// settle stores what a partial rollback ended at: a mixture of two revisions.
+func (m *Manager) settle(ctx context.Context, decide *store.Decide) error {
+	settle := decide.Decision.Settle
+	if settle == nil || decide.Decision.Healthy == nil {
+		return nil
+	}
+	content, err := m.put(ctx, settle)
+	if err != nil {
+		return err
+	}
+	healthy := *decide.Decision.Healthy
+	healthy.Content = content
+	decide.Decision.Healthy, decide.Decision.Settle = &healthy, nil
+	return nil
+}
+
+// begun reports whether the stack has anything that needs addresses: while a
+// rollout waits, nothing of it is touched.
+func begun(sight reconciler.View, decision swarm.Decision) bool {
+	return len(decision.Create) > 0 || len(decision.Desire) > 0 || len(sight.Tasks) > 0
+}
+
+// stacksOf returns the contents that the stack's tasks may be of.
+func stacksOf(sight reconciler.View) []*swarm.Stack {
+	var stacks []*swarm.Stack
+	for _, stack := range []*swarm.Stack{sight.Accepted, sight.Healthy} {
+		if stack != nil {
+			stacks = append(stacks, stack)
+		}
+	}
+	return stacks
+}
+
+// allocateNetworks gives the networks of the stack's contents what they lack,
+// and returns all networks of the cluster.
+func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) ([]swarm.AllocatedNetwork, error) {
+	networks := slices.Clone(view.Networks())
+	seen := make(map[swarm.NetworkID]bool)
+	for _, stack := range stacks {
+		for _, network := range stack.Networks {
+			id := swarm.NewNetworkID(name, network.Name)
+			if seen[id] || network.External {
+				continue
+			}
+			seen[id] = true
+			given, err := allocator.Network(id, network, networks, m.config.Pool)
+			if err != nil {
+				return nil, err
+			}
+			at := slices.IndexFunc(networks, func(n swarm.AllocatedNetwork) bool { return n.ID == id })
+			switch {
+			case at < 0:
+				networks = append(networks, given)
+				decide.Networks = append(decide.Networks, given)
+			case networks[at] != given:
+				networks[at] = given
+				decide.Networks = append(decide.Networks, given)
+			}
+		}
+	}
+	return networks, nil
+}
+
+// allocateEndpoints gives each service of the effective target its virtual
+// addresses and published ports, and returns all endpoints of the cluster.
+func allocateEndpoints(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, decide *store.Decide) ([]swarm.Endpoint, error) {
+	endpoints := slices.Clone(view.Endpoints())
+	book := allocator.NewBook(networks, endpoints, view.AllTasks())
+	for _, service := range reconciler.Target(sight).Services {
+		id := swarm.NewServiceID(sight.Record.Name, service.Name)
+		at := slices.IndexFunc(endpoints, func(e swarm.Endpoint) bool { return e.Service == id })
+		var had swarm.Endpoint
+		if at >= 0 {
+			had = endpoints[at]
+		}
+		given, err := endpointFor(id, service, had, endpoints, book)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case at < 0:
+			endpoints = append(endpoints, given)
+		case fmt.Sprint(had) == fmt.Sprint(given):
+			continue
+		default:
+			endpoints[at] = given
+		}
+		decide.Endpoints = append(decide.Endpoints, given)
+	}
+	return endpoints, nil
+}
+
+func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, all []swarm.Endpoint, book *allocator.Book) (swarm.Endpoint, error) {
+	given := swarm.Endpoint{Service: id, Mode: service.Endpoint}
+	ports, err := allocator.Publish(id, service.Ports, had.Ports, holders(all, id))
+	if err != nil {
+		return given, err
+	}
+	given.Ports = ports
+	if service.Endpoint == swarm.DNSRR {
+		return given, nil
+	}
+	for _, attachment := range service.Task.Networks {
+		network := swarm.NewNetworkID(id.Stack(), attachment.Network)
+		at := slices.IndexFunc(had.VIPs, func(a swarm.Address) bool { return a.Network == network })
+		if at >= 0 {
+			given.VIPs = append(given.VIPs, had.VIPs[at])
+			continue
+		}
+		vip, err := book.Take([]swarm.NetworkID{network})
+		if err != nil {
+			return given, err
+		}
+		given.VIPs = append(given.VIPs, vip...)
+	}
+	return given, nil
+}
+
+// holders lists the published ports of every service but one.
+func holders(endpoints []swarm.Endpoint, but swarm.ServiceID) []allocator.Holder {
+	var all []allocator.Holder
+	for _, endpoint := range endpoints {
+		if endpoint.Service == but {
+			continue
+		}
+		for _, port := range endpoint.Ports {
+			all = append(all, allocator.Holder{Service: endpoint.Service, Port: port})
+		}
+	}
+	return all
+}
+
+// dropUnused lets go of networks and endpoints that neither a revision nor a
+// task of the stack names any more.
+func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, decide *store.Decide) {
+	name := sight.Record.Name
+	networks, services := make(map[swarm.NetworkID]bool), make(map[swarm.ServiceID]bool)
+	for _, stack := range stacks {
+		for _, network := range stack.Networks {
+			networks[swarm.NewNetworkID(name, network.Name)] = true
+		}
+		for _, service := range stack.Services {
+			services[swarm.NewServiceID(name, service.Name)] = true
+		}
+	}
+	for _, task := range sight.Tasks {
+		services[task.Service] = services[task.Service] || task.Status.State.Live()
+		for _, address := range task.Addresses {
+			networks[address.Network] = networks[address.Network] || task.Status.State.Live()
+		}
+	}
+	for _, network := range view.NetworksOf(name) {
+		if !networks[network.ID] {
+			decide.DropNetworks = append(decide.DropNetworks, network.ID)
+		}
+	}
+	for _, endpoint := range view.EndpointsOf(name) {
+		if !services[endpoint.Service] {
+			decide.DropEndpoints = append(decide.DropEndpoints, endpoint.Service)
+		}
+	}
+}
+
+// seat gives a node and addresses to the decision's new tasks, and to those
+// that an earlier decision could not seat.
+func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, endpoints []swarm.Endpoint, decide *store.Decide) error {
+	var homeless []swarm.Task
+	for _, task := range sight.Tasks {
+		if task.Node == "" && task.Status.State == swarm.TaskNew && task.Desired < swarm.DesiredStop {
+			homeless = append(homeless, task)
+		}
+	}
+	if len(decide.Decision.Create) == 0 && len(homeless) == 0 {
+		return nil
+	}
+
+	book := allocator.NewBook(networks, endpoints, view.AllTasks())
+	asked := append(slices.Clone(decide.Decision.Create), homeless...)
+	wanted := make([]scheduler.Wanted, 0, len(asked))
+	for _, task := range asked {
+		wanted = append(wanted, wantedOf(view, sight, task))
+	}
+	placements := scheduler.Place(wanted, m.clusterOf(view, leaving(decide.Decision)))
+
+	for i, placement := range placements {
+		seated := asked[i]
+		if err := furnish(&seated, placement, sight, book); err != nil {
+			return err
+		}
+		if i < len(decide.Decision.Create) {
+			decide.Decision.Create[i] = seated
+		} else if seated.Node != "" || seated.Status.Message != asked[i].Status.Message {
+			decide.Decision.Desire = append(decide.Decision.Desire, swarm.Desire{
+				Task: seated.ID, Desired: seated.Desired, Node: seated.Node, Addresses: seated.Addresses, Message: seated.Status.Message,
+			})
+		}
+		if seated.Node != "" {
+			decide.Volumes = append(decide.Volumes, volumesOf(view, sight, seated)...)
+		}
+	}
+	return nil
+}
+
+// furnish writes a placement into its task.
+func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.View, book *allocator.Book) error {
+	if placement.Node == "" {
+		task.Status.Message = placement.Why
+		return nil
+	}
+	task.Node = placement.Node
+	task.Status.Message = ""
+	task.Status.State = swarm.TaskAssigned
+	service, found := serviceOf(sight, *task)
+	if !found || len(task.Addresses) > 0 {
+		return nil
+	}
+	var networks []swarm.NetworkID
+	for _, attachment := range service.Task.Networks {
+		networks = append(networks, swarm.NewNetworkID(task.Service.Stack(), attachment.Network))
+	}
+	addresses, err := book.Take(networks)
+	if err != nil {
+		task.Node, task.Status.State, task.Status.Message = "", swarm.TaskNew, err.Error()
+		return nil
+	}
+	task.Addresses = addresses
+	return nil
+}
+
+// serviceOf returns the service that a task is of, as the content says it
+// whose spec the task has.
+func serviceOf(sight reconciler.View, task swarm.Task) (swarm.Service, bool) {
+	for _, stack := range stacksOf(sight) {
+		service, found := stack.Service(task.Service.Name())
+		if found && service.Spec == task.Spec {
+			return service, true
+		}
+	}
+	return swarm.Service{}, false
+}
+
+// volumesOf returns records for the named volumes that a task is the first to
+// use on its node, or that its stack came back for.
+func volumesOf(view *store.View, sight reconciler.View, task swarm.Task) []swarm.KeptVolume {
+	service, found := serviceOf(sight, task)
+	if !found {
+		return nil
+	}
+	var volumes []swarm.KeptVolume
+	for _, id := range namedVolumes(task.Service.Stack(), service) {
+		at := slices.IndexFunc(view.Volumes(), func(v swarm.KeptVolume) bool { return v.ID == id && v.Node == task.Node })
+		if at < 0 {
+			volumes = append(volumes, swarm.KeptVolume{ID: id, Node: task.Node, Created: task.Created})
+		} else if kept := view.Volumes()[at]; !kept.Orphan.IsZero() {
+			kept.Orphan = swarm.KeptVolume{}.Orphan
+			volumes = append(volumes, kept)
+		}
+	}
+	return volumes
+}
+
+func namedVolumes(stack swarm.StackName, service swarm.Service) []swarm.VolumeID {
+	var ids []swarm.VolumeID
+	for _, mount := range service.Task.Mounts {
+		if mount.Kind == swarm.MountVolume && mount.Source != "" {
+			ids = append(ids, swarm.NewVolumeID(stack, mount.Source))
+		}
+	}
+	return ids
+}
+
+// idle reports whether proposing the command would change nothing.
+func idle(d store.Decide) bool {
+	return d.Decision.Empty() && len(d.Networks) == 0 && len(d.DropNetworks) == 0 && len(d.Endpoints) == 0 && len(d.DropEndpoints) == 0 && len(d.Volumes) == 0
+}

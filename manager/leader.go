@@ -1,0 +1,91 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gitswarm/gitswarm/gitsync"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/reconciler"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// lead carries every commit and every status along the route, until ctx ends
+// or leadership is lost. All that it knows comes from the store and all that
+// it wants is proposed to it, so whoever leads next goes on where it stopped.
+func (m *Manager) lead(ctx context.Context) error {
+	if err := m.propose(ctx, store.Command{Lead: &store.Lead{Node: m.config.Node, Cluster: newClusterID()}}); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.watchSources(ctx) })
+	group.Go(func() error { return m.followCommits(ctx) })
+	group.Go(func() error { return m.followStacks(ctx) })
+	group.Go(func() error { return m.keepHouse(ctx) })
+	return group.Wait()
+}
+
+// accept is the first half of the route: from what a repository answered to
+// stacks that the cluster has agreed to run. It touches no task. It returns
+// when to look again at stacks that wait for something outside of the cluster.
+func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[swarm.StackName]bool) (again time.Time, err error) {
+	view := m.store.View()
+	source, watched := view.Source(answer.Source)
+	if !watched {
+		return time.Time{}, nil
+	}
+	switch {
+	case answer.Problem != nil:
+		return time.Time{}, m.sawProblem(ctx, source, answer)
+	case answer.Commit == nil:
+		return time.Time{}, m.sawNothingNew(ctx, source, answer)
+	}
+
+	commit, err := m.load(ctx, view, source, answer, wake) // the stacks that the commit touched, rendered
+	if err != nil {
+		answer.Problem = err
+		return time.Time{}, m.sawProblem(ctx, source, answer)
+	}
+	for _, candidate := range commit.candidates {
+		m.resolve(ctx, view, candidate) // image strings to digests
+		m.judge(view, candidate)        // policy on the stack
+		m.seal(ctx, candidate)          // contents and specs to blobs
+		m.examine(candidate)            // quarantine
+	}
+	m.guard(view, source, commit) // policy on what the commit takes away
+
+	if command, changed := commit.acceptance(source, answer); changed {
+		if err := m.propose(ctx, command); err != nil {
+			return time.Time{}, fmt.Errorf("accept %s: %w", answer.Commit.Revision, err)
+		}
+	}
+	return commit.again(answer.At), nil
+}
+
+// advance is the second half: one step of one stack, from what the cluster
+// agreed to run to tasks that run it. The dispatcher carries the tasks to
+// their nodes, the agents' statuses come back through the log, and the change
+// they make brings the stack here again. It returns when time alone may ask
+// for the next step.
+func (m *Manager) advance(ctx context.Context, name swarm.StackName) (askAt time.Time, err error) {
+	now := time.Now()
+	view := m.store.View()
+	sight, found, err := m.look(ctx, view, name)
+	if err != nil || !found {
+		return time.Time{}, err
+	}
+	sight.Obstacles = m.obstacles(view, sight) // would it fit, were it begun now?
+
+	decision := reconciler.Advance(sight, now)
+	decide, err := m.equip(ctx, view, sight, decision) // networks, addresses, ports, nodes
+	if err != nil {
+		return time.Time{}, fmt.Errorf("advance %s: %w", name, err)
+	}
+	if !idle(decide) {
+		err = m.propose(ctx, store.Command{At: now, Decide: &decide})
+	}
+	return decision.AskAt, err
+}

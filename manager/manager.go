@@ -1,0 +1,144 @@
+// Package manager runs the control plane of a cluster: it follows the sources,
+// agrees with the other managers on what should run, and brings the stacks
+// there step by step. It runs no container and asks no node but through the
+// dispatcher.
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/gitswarm/gitswarm/gitsync"
+	"github.com/gitswarm/gitswarm/gitsync/compose"
+	"github.com/gitswarm/gitswarm/manager/allocator"
+	"github.com/gitswarm/gitswarm/manager/blobs"
+	"github.com/gitswarm/gitswarm/manager/registry"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/policy"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// keptContents is how many rendered stacks are kept decoded: HistoryLimit
+// revisions of a hundred stacks.
+const keptContents = 1000
+
+var (
+	errNotWatched = errors.New("it is not watched; see `gitswarm source ls`")
+	errNoStack    = errors.New("there is no such stack; see `gitswarm status -a`")
+)
+
+// Config is what a Manager is made of.
+type Config struct {
+	Node     swarm.NodeID     // required
+	Store    *store.Store     // required
+	Blobs    *blobs.Blobs     // required
+	Registry *registry.Client // required
+	Syncer   *gitsync.Syncer  // required
+	Limits   compose.Limits   // optional
+	Grants   []swarm.Grant    // of the cluster's configuration; they replace those in the log
+	Pool     allocator.Pool   // optional
+	Log      *slog.Logger     // optional
+}
+
+// Manager is one manager of a cluster. The zero value is of no use: see New.
+type Manager struct {
+	config   Config
+	store    *store.Store
+	blobs    *blobs.Blobs
+	registry *registry.Client
+	syncer   *gitsync.Syncer
+	rules    *policy.Rules
+	contents *lru.Cache[swarm.Digest, *swarm.Stack]
+	log      *slog.Logger
+
+	answers chan gitsync.Report             // from the watches to followCommits
+	orders  chan order                      // from operators to followCommits
+	caches  map[swarm.SourceID]*sourceCache // followCommits' own
+
+	mu      sync.Mutex
+	watches map[swarm.SourceID]*watch
+	waiters map[swarm.SourceID]chan struct{}
+}
+
+// New makes a manager over an open store.
+func New(config Config) (*Manager, error) {
+	rules, err := policy.Compile(policy.Builtin())
+	if err != nil {
+		return nil, err
+	}
+	contents, err := lru.New[swarm.Digest, *swarm.Stack](keptContents)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the cache of rendered stacks: %w", err)
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Manager{
+		config: config, store: config.Store, blobs: config.Blobs, registry: config.Registry,
+		syncer: config.Syncer, rules: rules, contents: contents, log: config.Log,
+		answers: make(chan gitsync.Report), orders: make(chan order),
+		watches: make(map[swarm.SourceID]*watch), waiters: make(map[swarm.SourceID]chan struct{}),
+	}, nil
+}
+
+// Run leads whenever this manager is the leader, until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	var stop context.CancelFunc = func() {}
+	ended := make(chan error, 1)
+	defer func() { stop() }()
+	leading := false
+	for {
+		select {
+		case <-ctx.Done():
+			stop()
+			if leading {
+				<-ended
+			}
+			return nil
+		case leads := <-m.store.Leading():
+			if leads == leading {
+				continue
+			}
+			if leading = leads; !leads {
+				stop()
+				<-ended
+				continue
+			}
+			var term context.Context
+			term, stop = context.WithCancel(ctx)
+			go func() { ended <- m.lead(term) }()
+		case err := <-ended:
+			leading = false
+			if err != nil {
+				return fmt.Errorf("lead the cluster: %w", err)
+			}
+		}
+	}
+}
+
+// now is the wall clock, in the form that the log keeps.
+func (m *Manager) now() time.Time { return time.Now().UTC() }
+
+// serviceOfTask returns the service that a task of any stack is of.
+func (m *Manager) serviceOfTask(view *store.View, task swarm.Task) (swarm.Service, bool) {
+	record, found := view.Stack(task.Service.Stack())
+	if !found {
+		return swarm.Service{}, false
+	}
+	for _, digest := range []swarm.Digest{record.Accepted.Content, record.Healthy.Content} {
+		stack, err := m.content(context.Background(), digest)
+		if err != nil {
+			continue
+		}
+		if service, named := stack.Service(task.Service.Name()); named && service.Spec == task.Spec {
+			return service, true
+		}
+	}
+	return swarm.Service{}, false
+}

@@ -1,0 +1,163 @@
+package manager
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/gitswarm/gitswarm/manager/scheduler"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/reconciler"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// rollAtOnce is how many stacks may roll side by side.
+const rollAtOnce = 4
+
+// obstacles says why the accepted content can't work now. It is asked before
+// anything is touched: a rollout that could not end well does not begin.
+func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
+	if sight.Accepted == nil || !untouched(sight.Record) {
+		return nil
+	}
+	var found []string
+	if rolling := rollingStacks(view, sight.Record.Name); rolling >= rollAtOnce {
+		found = append(found, fmt.Sprintf("%d other stacks are rolling, at most %d do at once", rolling, rollAtOnce))
+	}
+
+	trial := store.Decide{}
+	networks, err := m.allocateNetworks(view, sight.Record.Name, []*swarm.Stack{sight.Accepted}, &trial)
+	if err == nil {
+		_, err = allocateEndpoints(view, sight, networks, &trial)
+	}
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	found = append(found, busyPorts(view, sight)...)
+	return append(found, m.unplaced(view, sight)...)
+}
+
+// untouched reports whether the newest accepted content waits to be begun.
+func untouched(record swarm.StackRecord) bool {
+	r := record.Rollout
+	return r.To != record.Accepted || r.Phase == swarm.PhaseWaiting || r.Phase == swarm.PhaseNone
+}
+
+func rollingStacks(view *store.View, but swarm.StackName) int {
+	n := 0
+	for _, record := range view.Stacks() {
+		phase := record.Rollout.Phase
+		if record.Name != but && (phase == swarm.PhaseProgressing || phase == swarm.PhaseRollingBack) {
+			n++
+		}
+	}
+	return n
+}
+
+// busyPorts names published ports that a program other than gitswarm listens
+// on.
+func busyPorts(view *store.View, sight reconciler.View) []string {
+	var found []string
+	for _, service := range sight.Accepted.Services {
+		for _, port := range service.Ports {
+			for _, node := range view.Nodes() {
+				if port.Published != 0 && slices.ContainsFunc(node.Description.BusyPorts, func(busy swarm.Port) bool {
+					return busy.Published == port.Published && orTCP(busy.Protocol) == orTCP(port.Protocol)
+				}) {
+					found = append(found, fmt.Sprintf("publish port %d/%s of %s/%s: another program on node %s listens on it; stop that program or publish another port",
+						port.Published, orTCP(port.Protocol), sight.Record.Name, service.Name, node.Description.Hostname))
+				}
+			}
+		}
+	}
+	return found
+}
+
+func orTCP(p swarm.Protocol) swarm.Protocol {
+	if p == "" {
+		return swarm.TCP
+	}
+	return p
+}
+
+// unplaced asks the scheduler for every task that the rollout would start,
+// with the tasks that they replace out of the way.
+func (m *Manager) unplaced(view *store.View, sight reconciler.View) []string {
+	wanted, gone, _ := m.wantedSteps(view, sight, reconciler.Diff(sight))
+	for _, placement := range scheduler.Place(wanted, m.clusterOf(view, gone)) {
+		if placement.Node == "" {
+			return []string{placement.Why} // the first says enough
+		}
+	}
+	return nil
+}
+
+// wantedSteps returns the tasks that a plan would start, those that it ends,
+// and for each started one the step it is of.
+func (m *Manager) wantedSteps(view *store.View, sight reconciler.View, plan swarm.Plan) (wanted []scheduler.Wanted, gone map[swarm.TaskID]bool, steps []int) {
+	gone = make(map[swarm.TaskID]bool)
+	for i, step := range plan.Steps {
+		if step.Task != "" {
+			gone[step.Task] = true
+		}
+		service, found := sight.Accepted.Service(step.Service)
+		if !found || step.Verb != swarm.Start && step.Verb != swarm.Replace {
+			continue
+		}
+		id := swarm.NewServiceID(sight.Record.Name, service.Name)
+		task := swarm.Task{ID: step.Task, Service: id, Slot: step.Slot}
+		if service.Mode.PerNode() {
+			task.Node = step.Node
+		}
+		wanted = append(wanted, wantedBy(view, service, task))
+		steps = append(steps, i)
+	}
+	return wanted, gone, steps
+}
+
+// wantedOf is a task as the scheduler sees it.
+func wantedOf(view *store.View, sight reconciler.View, task swarm.Task) scheduler.Wanted {
+	service, _ := serviceOf(sight, task)
+	return wantedBy(view, service, task)
+}
+
+func wantedBy(view *store.View, service swarm.Service, task swarm.Task) scheduler.Wanted {
+	w := scheduler.Wanted{
+		Task: task.ID, Service: task.Service, Slot: task.Slot, Node: task.Node,
+		Reservations: service.Reservations, Constraints: service.Constraints,
+		HostPorts: service.Task.HostPorts, Platforms: service.Image.Platforms,
+	}
+	volumes := namedVolumes(task.Service.Stack(), service)
+	for _, kept := range view.Volumes() {
+		if slices.Contains(volumes, kept.ID) {
+			w.Volumes = append(w.Volumes, kept)
+		}
+	}
+	return w
+}
+
+// clusterOf is what there is to place on, without the tasks that are gone.
+func (m *Manager) clusterOf(view *store.View, gone map[swarm.TaskID]bool) scheduler.Cluster {
+	cluster := scheduler.Cluster{Nodes: view.Nodes()}
+	for _, task := range view.AllTasks() {
+		if task.Node == "" || gone[task.ID] || !task.Status.State.Live() {
+			continue
+		}
+		occupant := scheduler.Occupant{Task: task.ID, Service: task.Service, Node: task.Node}
+		if service, found := m.serviceOfTask(view, task); found {
+			occupant.Reservations, occupant.HostPorts = service.Reservations, service.Task.HostPorts
+		}
+		cluster.Occupants = append(cluster.Occupants, occupant)
+	}
+	return cluster
+}
+
+// leaving lists the tasks that a decision's new tasks take the seats of.
+func leaving(decision swarm.Decision) map[swarm.TaskID]bool {
+	gone := make(map[swarm.TaskID]bool)
+	for _, task := range decision.Create {
+		if task.Replaces != "" {
+			gone[task.Replaces] = true
+		}
+	}
+	return gone
+}

@@ -1,0 +1,173 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/gitswarm/gitswarm/gitsync"
+	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// An order asks followCommits to look at stacks of a source again.
+type order struct {
+	source swarm.SourceID
+	stacks map[swarm.StackName]bool
+}
+
+// A watch is one source that is being followed.
+type watch struct {
+	source swarm.Source // without its status
+	stop   context.CancelFunc
+	nudge  chan struct{} // holds one: more would say no more
+}
+
+// watchSources follows every source of the cluster, and goes on with those
+// that are added, changed or removed.
+func (m *Manager) watchSources(ctx context.Context) error {
+	touched := m.store.Subscribe()
+	defer touched.Close()
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer m.forgetWatches()
+
+	for first := true; ; first = false {
+		news, changed := touched.Take()
+		if first || news.Everything || len(news.Sources) > 0 {
+			m.adjustWatches(ctx, m.store.View().Sources(), &watches)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// adjustWatches starts what is missing and stops what is no longer wanted.
+func (m *Manager) adjustWatches(ctx context.Context, sources []swarm.Source, watches *sync.WaitGroup) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wanted := make(map[swarm.SourceID]bool)
+	for _, source := range sources {
+		source.Status = swarm.SourceStatus{}
+		source.Approved = false
+		wanted[source.ID] = source.Suspended == ""
+		old, running := m.watches[source.ID]
+		if running && fmt.Sprint(old.source) == fmt.Sprint(source) {
+			continue
+		}
+		if running {
+			old.stop()
+			delete(m.watches, source.ID)
+		}
+		if source.Suspended == "" {
+			m.startWatch(ctx, source, watches)
+		}
+	}
+	for id, w := range m.watches {
+		if !wanted[id] {
+			w.stop()
+			delete(m.watches, id)
+		}
+	}
+}
+
+func (m *Manager) startWatch(ctx context.Context, source swarm.Source, watches *sync.WaitGroup) {
+	ctx, stop := context.WithCancel(ctx)
+	w := &watch{source: source, stop: stop, nudge: make(chan struct{}, 1)}
+	m.watches[source.ID] = w
+	watches.Go(func() {
+		credential, err := m.credential(ctx, source.Credential)
+		if err == nil {
+			err = m.syncer.Watch(ctx, source, credential, w.nudge, func(answer gitsync.Report) { m.hear(ctx, answer) })
+		}
+		if err != nil && ctx.Err() == nil {
+			m.hear(ctx, gitsync.Report{Source: source.ID, Problem: err, At: m.now()})
+		}
+	})
+}
+
+// hear hands an answer to followCommits.
+func (m *Manager) hear(ctx context.Context, answer gitsync.Report) {
+	select {
+	case m.answers <- answer:
+	case <-ctx.Done():
+	}
+}
+
+func (m *Manager) forgetWatches() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, w := range m.watches {
+		w.stop()
+		delete(m.watches, id)
+	}
+}
+
+func (m *Manager) credential(ctx context.Context, digest swarm.Digest) (swarm.Credential, error) {
+	var credential swarm.Credential
+	if digest == "" {
+		return credential, nil
+	}
+	data, err := m.blobs.Get(ctx, digest)
+	if err != nil {
+		return credential, fmt.Errorf("read the source's credential: %w", err)
+	}
+	return credential, codec.Decode(data, &credential)
+}
+
+// SyncSource fetches now, and returns once what the repository answered is in
+// the log.
+func (m *Manager) SyncSource(ctx context.Context, id swarm.SourceID) error {
+	heard := m.nextAnswer(id)
+	m.mu.Lock()
+	w, watched := m.watches[id]
+	m.mu.Unlock()
+	if !watched {
+		return fmt.Errorf("sync source %s: %w", id, errNotWatched)
+	}
+	select {
+	case w.nudge <- struct{}{}:
+	default: // it was nudged already
+	}
+	select {
+	case <-heard:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("sync source %s: the repository has not answered: %w", id, ctx.Err())
+	}
+}
+
+// nextAnswer returns a channel that is closed once an answer of the source has
+// been dealt with.
+func (m *Manager) nextAnswer(id swarm.SourceID) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiters[id] == nil {
+		m.waiters[id] = make(chan struct{})
+	}
+	return m.waiters[id]
+}
+
+func (m *Manager) heard(id swarm.SourceID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if waiter := m.waiters[id]; waiter != nil {
+		close(waiter)
+		delete(m.waiters, id)
+	}
+}
+
+// propose commits a command; its time is now unless it has one.
+func (m *Manager) propose(ctx context.Context, command store.Command) error {
+	if command.At.IsZero() {
+		command.At = m.now()
+	}
+	_, err := m.store.Propose(ctx, command)
+	return err
+}
