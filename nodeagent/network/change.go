@@ -30,14 +30,14 @@ func (c addBridge) on(w world, space string) {
 	w.space(space).Links[c.name] = made
 }
 
-// addPair makes a veth pair: outer in the host, inner in the namespace.
+// addPair makes a veth pair: outer in the host, inner in the namespace, both up.
 type addPair struct {
 	outerName, innerName string
 	outer, inner         link
 }
 
 func (c addPair) String() string {
-	return fmt.Sprintf("ip link add %s mtu %d master %s up netns host type veth peer name %s address %s",
+	return fmt.Sprintf("ip link add %s mtu %d master %s up netns host type veth peer name %s address %s up",
 		c.outerName, c.outer.MTU, c.outer.Master, c.innerName, c.inner.MAC)
 }
 
@@ -72,11 +72,26 @@ type delLink struct{ name string }
 
 func (c delLink) String() string { return "ip link del " + c.name }
 
-func (c delLink) on(w world, space string) {
+func (c delLink) on(w world, space string) { delLinks{[]string{c.name}}.on(w, space) }
+
+// delLinks removes links in one go: the kernel waits for other processors once.
+type delLinks struct{ names []string }
+
+func (c delLinks) String() string {
+	lines := make([]string, len(c.names))
+	for i, name := range c.names {
+		lines[i] = delLink{name}.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (c delLinks) on(w world, space string) {
 	links := w.space(space).Links
-	delete(links, c.name)
+	for _, name := range c.names {
+		delete(links, name)
+	}
 	for name, l := range links {
-		if l.Master == c.name {
+		if slices.Contains(c.names, l.Master) {
 			l.Master = ""
 			links[name] = l
 		}
@@ -278,7 +293,7 @@ func join(elements []element) string {
 type forgetFlows struct {
 	to   netip.Addr   // the front's address; zero means any
 	port uint16       // the front's port; 0 means any
-	gone []netip.Addr // backends that left; empty means the flows that found no backend
+	gone []netip.Addr // backends that left; empty means every flow: the front is new
 }
 
 func (c forgetFlows) String() string {
@@ -290,7 +305,7 @@ func (c forgetFlows) String() string {
 		s += fmt.Sprintf(" --orig-port-dst %d", c.port)
 	}
 	if len(c.gone) == 0 {
-		return s + " # that found no backend"
+		return s
 	}
 	parts := make([]string, len(c.gone))
 	for i, a := range c.gone {

@@ -107,12 +107,8 @@ func (n *Network) Destroy(ctx context.Context) error {
 	if host == nil {
 		return fmt.Errorf("destroy network: %w", failed)
 	}
-	for _, kind := range []string{"veth", "bridge"} { // a bridge without ports goes faster
-		for _, name := range sorted(host.Links) {
-			if host.Links[name].Kind == kind {
-				failed = errors.Join(failed, n.kernel.apply("", []change{delLink{name}}))
-			}
-		}
+	if len(host.Links) > 0 {
+		failed = errors.Join(failed, n.kernel.apply("", []change{delLinks{sorted(host.Links)}}))
 	}
 	if host.Table != nil {
 		failed = errors.Join(failed, n.kernel.apply("", []change{delTable{n.names.table()}}))

@@ -76,7 +76,7 @@ func (n *Network) setHost(ctx context.Context) error {
 }
 
 // staleEnds removes the host's ends of veth pairs that no seat has. A pair goes
-// with its namespace, but not while a process is still in it.
+// with its namespace, but later, and not while a process is still in it.
 func staleEnds(n names, want layout, have *space) []change {
 	wanted := map[string]bool{}
 	for _, s := range want.seats {
@@ -90,13 +90,16 @@ func staleEnds(n names, want layout, have *space) []change {
 		}
 	}
 
-	var all []change
+	var stale []string
 	for _, name := range sorted(have.Links) {
 		if have.Links[name].Kind == "veth" && !wanted[name] {
-			all = append(all, delLink{name})
+			stale = append(stale, name)
 		}
 	}
-	return all
+	if len(stale) == 0 {
+		return nil
+	}
+	return []change{delLinks{stale}}
 }
 
 // forward turns on IP forwarding, which is the host's own setting, and

@@ -55,6 +55,7 @@ func diffAddresses(name string, want, have []netip.Prefix) []change {
 // diffSeat lists what makes a namespace and its ends in the host those of the
 // seat. Changes to the host's ends come apart: they are done there.
 func diffSeat(want seat, have, host *space) (inside, outside []change) {
+	routed := want.inner.Default == have.Default
 	for _, outer := range sorted(want.outer) {
 		inner := want.ends[outer]
 		out, in := want.outer[outer], want.inner.Links[inner]
@@ -68,17 +69,19 @@ func diffSeat(want seat, have, host *space) (inside, outside []change) {
 				inside = append(inside, delLink{inner})
 			}
 			inside = append(inside, addPair{outer, inner, out, in})
-			haveIn, haveOut = link{MTU: in.MTU}, out
+			haveIn, haveOut, routed = link{MTU: in.MTU, Up: true}, out, false
 		}
 		if haveOut.MTU != out.MTU || haveOut.Master != out.Master || !haveOut.Up {
 			outside = append(outside, setLink{outer, out})
 		}
-		inside = append(inside, diffAddresses(inner, in.Addresses, haveIn.Addresses)...)
+		addresses := diffAddresses(inner, in.Addresses, haveIn.Addresses)
+		inside = append(inside, addresses...)
+		routed = routed && len(addresses) == 0
 		if haveIn.MTU != in.MTU || !haveIn.Up {
 			inside = append(inside, setLink{inner, in})
 		}
 	}
-	if want.inner.Default != have.Default {
+	if !routed && (want.inner.Default.IsValid() || have.Default.IsValid()) { // a route goes with its link or address
 		inside = append(inside, setDefault{want.inner.Default})
 	}
 	return inside, outside

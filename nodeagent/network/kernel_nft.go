@@ -1,16 +1,19 @@
 package network
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	mdnetlink "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // socketBuffer is large because the kernel acknowledges each message of a
@@ -168,14 +171,76 @@ func (t *transaction) elements(table, name string, s set, elements []element, do
 	return nil
 }
 
-// observeTable reads a table back, nil if there is none.
-func observeTable(ns *os.File, name string) (*table, error) {
+// seen is a table as it was at a generation of its namespace's rules.
+type seen struct {
+	inode      uint64 // of the namespace: each counts its own generations
+	generation uint32
+	table      *table
+}
+
+// observeTable reads the table back, nil if there is none. While no one has
+// changed any table of the namespace since the last time, that is one message.
+func (k *linux) observeTable(space string, ns *os.File) (*table, error) {
 	conn, err := openTables(ns)
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
 	defer func() { _ = conn.CloseLasting() }()
+	info, err := ns.Stat()
+	if err != nil {
+		return nil, err
+	}
+	generation, err := generationOf(ns)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the generation of rules: %w", err)
+	}
 
+	now := seen{inode: info.Sys().(*syscall.Stat_t).Ino, generation: generation}
+	k.mu.Lock()
+	old := k.tables[space]
+	k.mu.Unlock()
+	if old.inode == now.inode && old.generation == now.generation {
+		return old.table.clone(), nil
+	}
+	if now.table, err = readTable(conn, k.names.table()); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tables[space] = now
+	return now.table.clone(), nil
+}
+
+// generationOf is a number that each transaction in the namespace changes.
+func generationOf(ns *os.File) (uint32, error) {
+	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, &mdnetlink.Config{NetNS: int(ns.Fd())})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	replies, err := conn.Execute(mdnetlink.Message{
+		Header: mdnetlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: mdnetlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, reply := range replies {
+		attributes, err := mdnetlink.NewAttributeDecoder(reply.Data[4:])
+		if err != nil {
+			return 0, err
+		}
+		attributes.ByteOrder = binary.BigEndian
+		for attributes.Next() {
+			if attributes.Type() == unix.NFTA_GEN_ID {
+				return attributes.Uint32(), nil
+			}
+		}
+	}
+	return 0, errors.New("the kernel did not say")
+}
+
+func readTable(conn *nftables.Conn, name string) (*table, error) {
 	at, err := conn.ListTableOfFamily(name, nftables.TableFamilyIPv4)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

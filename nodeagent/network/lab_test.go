@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -97,6 +98,12 @@ func (l *lab) join(a, aAddress, b, bAddress string) {
 			check(l.t, err)
 			check(l.t, h.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(address + "/24"))}))
 			check(l.t, h.LinkSetUp(eth0))
+		})
+	}
+	for _, path := range []string{l.spaces.path(a), l.spaces.path(b)} {
+		l.handle(path, func(h *netlink.Handle) { // as raise does
+			_, err := h.LinkByName("eth0")
+			check(l.t, err)
 		})
 	}
 }
@@ -240,6 +247,24 @@ func (l *lab) spread(where, network, address string, n int) map[string]int {
 		count[name]++
 	}
 	return count
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// eventually waits until nothing is wrong any more.
+func (l *lab) eventually(wrong func() string) {
+	l.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		w := wrong()
+		if w == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatal(w)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func check(t testing.TB, err error) {

@@ -166,8 +166,8 @@ func networksOf(e Endpoint) string {
 // the services on the container's networks to their backends.
 //
 // A VIP leads to a chain by its number of backends K, which takes the next of
-// the K from the map of all backends. A change of one backend changes elements
-// only, never a rule.
+// the K from the map of all backends. A change of one backend changes a few
+// elements, and a chain if no other service has as many.
 func innerTable(e Endpoint, services []swarm.AssignedService) *table {
 	t := newTable()
 	vips := set{Key: []string{typeAddress}, Value: []string{typeVerdict}, Elements: map[string]string{}}
@@ -193,12 +193,12 @@ func innerTable(e Endpoint, services []swarm.AssignedService) *table {
 
 	t.Sets["vips"], t.Sets["tasks"], t.Sets["empty"] = vips, tasks, empty
 	t.Sets["resolver"] = set{Key: []string{typeProto}, Value: []string{typePort}, Elements: map[string]string{}}
-	t.Chains["redirect"] = chain{Type: "nat", Hook: "output", Priority: -100, Rules: []rule{
+	t.Chains["services"] = chain{Type: "nat", Hook: "output", Priority: -100, Rules: []rule{
 		newRule(within(daddr(), netip.PrefixFrom(resolverAddress, 32)), isPort(53), toResolver("resolver", resolverAddress)),
 		newRule(dispatch("vips", daddr())),
 	}}
 	t.Chains["refuse"] = chain{Type: "filter", Hook: "output", Priority: 0, Rules: []rule{
-		newRule(in("empty", daddr()), isTCP(), reset()),
+		newRule(in("empty", daddr()), reset()),
 		newRule(in("empty", daddr()), unreachable()),
 	}}
 	return t
@@ -249,16 +249,18 @@ func share(t *table, fronts, backends set, l lane) {
 	}
 }
 
-// laneOf is FNV-1a, which is stable over builds.
-func laneOf(front string) uint32 {
+func laneOf(front string) uint32 { return fnv32(front) % lanes }
+
+// fnv32 is FNV-1a, which is stable over builds.
+func fnv32(text string) uint32 {
 	h := uint32(2166136261)
-	for i := range len(front) {
-		h = (h ^ uint32(front[i])) * 16777619
+	for i := range len(text) {
+		h = (h ^ uint32(text[i])) * 16777619
 	}
-	return h % lanes
+	return h
 }
 
-// errors of the layout by endpoint, those of its networks included.
+// errorOf is what is wrong with an endpoint, its networks included.
 func (l layout) errorOf(e Endpoint) error {
 	err := l.refused[e.Task]
 	for _, a := range e.Addresses {

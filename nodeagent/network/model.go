@@ -53,6 +53,19 @@ func newSpace() *space { return &space{Links: map[string]link{}} }
 
 func newTable() *table { return &table{Sets: map[string]set{}, Chains: map[string]chain{}} }
 
+// clone copies what changes are done to.
+func (t *table) clone() *table {
+	if t == nil {
+		return nil
+	}
+	made := &table{Sets: maps.Clone(t.Sets), Chains: maps.Clone(t.Chains)}
+	for name, s := range made.Sets {
+		s.Elements = maps.Clone(s.Elements)
+		made.Sets[name] = s
+	}
+	return made
+}
+
 // space returns the one of that name, new if need be.
 func (w world) space(name string) *space {
 	if w[name] == nil {

@@ -30,6 +30,9 @@ func (n names) veth(task swarm.TaskID, network swarm.NetworkID) string {
 	return n.prefix + "v" + short(string(task)+" "+string(network))
 }
 
+// group is the number that links get which are to be removed together.
+func (n names) group() uint32 { return 0x67730000 | fnv32(n.prefix)&0xffff }
+
 // alias marks a link as this daemon's and tells people what it is for.
 func (n names) alias(what string) string { return n.owner() + what }
 

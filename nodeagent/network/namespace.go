@@ -205,7 +205,7 @@ func (k *linux) observe(name string) (*space, error) {
 	} else if s.Default, err = observeDefault(link); err != nil {
 		return nil, err
 	}
-	s.Table, err = observeTable(ns, k.names.table())
+	s.Table, err = k.observeTable(name, ns)
 	return s, err
 }
 

@@ -152,8 +152,6 @@ func isPort(port uint16) clause {
 	return is(dport(), fmt.Sprint(port), binaryutil.BigEndian.PutUint16(port))
 }
 
-func isTCP() clause { return is(l4proto(), "tcp", []byte{unix.IPPROTO_TCP}) }
-
 // tracked matches packets whose connection has one of the bits.
 func tracked(text string, key expr.CtKey, bits uint32) clause {
 	return clause{text: text, in: []expr.Any{
@@ -217,6 +215,8 @@ func unreachable() clause {
 	return clause{text: "reject", in: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}}}
 }
 
+// reset refuses TCP packets only, which is said by its words.
 func reset() clause {
-	return clause{text: "reject with tcp reset", in: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}}
+	in := is(l4proto(), "tcp", []byte{unix.IPPROTO_TCP}).in
+	return clause{text: "reject with tcp reset", in: append(in, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})}
 }
