@@ -68,7 +68,6 @@ func embed(ctx context.Context, dir, runDir string) (*embedded, error) {
 		Version: version.ConfigVersion,
 		Root:    filepath.Join(dir, "containerd"),
 		State:   filepath.Join(runDir, "containerd"),
-		TempDir: filepath.Join(dir, "tmp"),
 		Plugins: map[string]any{
 			"io.containerd.server.v1.grpc":  map[string]any{"address": address},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": address + ".ttrpc"},

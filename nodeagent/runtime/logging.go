@@ -30,8 +30,9 @@ func (hook) Levels() []logrus.Level { return logrus.AllLevels[:logrus.InfoLevel+
 // Fire writes one entry of containerd's log.
 func (h hook) Fire(e *logrus.Entry) error {
 	level := slog.LevelDebug
+	err, _ := e.Data[logrus.ErrorKey].(error)
 	switch {
-	case h.ctx.Err() != nil, harmless(e.Message):
+	case h.ctx.Err() != nil, harmless(e.Message), err != nil && strings.Contains(err.Error(), context.Canceled.Error()):
 	case e.Level <= logrus.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == logrus.WarnLevel:

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,10 @@ const scheme = "gitswarm-log"
 // flushTimeout bounds how long a Delete waits for the last lines: a process
 // outside of the container may hold its output open.
 const flushTimeout = 2 * time.Second
+
+// settleTime is when a container has been created and started: what that took
+// of memory is given back.
+const settleTime = 3 * time.Second
 
 // Sink is where a shim keeps what a task leaves.
 type Sink struct {
@@ -110,6 +115,7 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	var work sync.WaitGroup
 	work.Go(func() { p.write(ctx) })
 	work.Go(func() { s.recordExit(r.ID, sink) })
+	time.AfterFunc(settleTime, debug.FreeOSMemory)
 	kept := make(chan struct{})
 	go func() {
 		work.Wait()

@@ -9,6 +9,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
@@ -28,7 +29,7 @@ const (
 	InitName = "gitswarm-init"
 
 	// gcPercent is low: a shim lives long, does little and is one of many.
-	gcPercent = 20
+	gcPercent = 10
 )
 
 // Main returns at once unless this process was started as a shim or as an init
@@ -37,7 +38,6 @@ const (
 func Main() {
 	switch filepath.Base(os.Args[0]) {
 	case Name:
-		debug.SetGCPercent(gcPercent)
 		register()
 		shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
 		os.Exit(0)
@@ -50,6 +50,13 @@ func Main() {
 // not be loaded by a daemon in the same binary.
 func Plugin(r *plugin.Registration) bool { return r.Type == plugins.TTRPCPlugin && r.ID == "task" }
 
+// beSmall trades speed that a shim does not need for memory. RunShim has set
+// the same before, to larger values.
+func beSmall() {
+	debug.SetGCPercent(gcPercent)
+	runtime.GOMAXPROCS(2)
+}
+
 // register leaves the shim's plugin alone in containerd's registry, with a
 // task service that writes logs.
 func register() {
@@ -61,6 +68,7 @@ func register() {
 		}
 		inner := r.InitFn
 		r.InitFn = func(ic *plugin.InitContext) (any, error) {
+			beSmall()
 			service, err := inner(ic)
 			if err != nil {
 				return nil, err
