@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,9 +304,9 @@ func TestAppliedIsSaidOnceTheNetworkIsSet(t *testing.T) {
 
 func TestANetworkThatFailsIsNotCalledApplied(t *testing.T) {
 	bubble(t, func(n *node) {
-		fails := true
+		var works atomic.Bool
 		n.network.Fails = func(network.Config) error {
-			if fails {
+			if !works.Load() {
 				return errors.New("netlink: busy")
 			}
 			return nil
@@ -316,7 +317,7 @@ func TestANetworkThatFailsIsNotCalledApplied(t *testing.T) {
 		if got := n.manager.latest().applied; got != 0 {
 			t.Errorf("applied is %d", got)
 		}
-		fails = false
+		works.Store(true)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if got := n.manager.latest().applied; got != 1 {
@@ -345,15 +346,14 @@ func TestATaskIsOutOfTheLoadBalancersBeforeItsSignal(t *testing.T) {
 		n.network.Takes = time.Second
 		n.runtime.Told()
 		n.manager.assign(stop)
-		n.told()
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(999 * time.Millisecond) // the network is still being set
 		synctest.Wait()
 		n.told()
-		if got := n.network.String(); got != "endpoint shop/web.1.a, service shop/web" {
-			t.Errorf("network is %q", got)
+		time.Sleep(time.Second + 2*time.Millisecond)
+		synctest.Wait()
+		if got := n.network.Backends("shop/web"); len(got) != 0 {
+			t.Errorf("backends are %v", got)
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
 		n.told("stop shop/web.1.a  1m0s")
 	})
 }

@@ -1,0 +1,467 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gitswarm/gitswarm/internal/wire"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+const (
+	web1 = swarm.TaskID("shop/web.1.a")
+	web2 = swarm.TaskID("shop/web.2.b")
+)
+
+func TestRegistersANodeThatIsNew(t *testing.T) {
+	m := newManager(t)
+	p := m.join("n1", wire.Held{})
+	node, known := m.store.View().Node("n1")
+	if !known || node.State != swarm.NodeReady || node.Availability != swarm.NodeActive || node.Description.Hostname != "n1" {
+		t.Errorf("node is %+v", node)
+	}
+	if p.welcome.Heartbeat != beat {
+		t.Errorf("heartbeat is %s", p.welcome.Heartbeat)
+	}
+
+	p.send(wire.FromAgent{Describe: &swarm.NodeDescription{Hostname: "n1", BusyPorts: []swarm.Port{{Published: 80}}}})
+	within(t, time.Second, "the node tells its busy port", func() bool {
+		node, _ := m.store.View().Node("n1")
+		return len(node.Description.BusyPorts) == 1
+	})
+}
+
+func TestStreamsTheAssignmentAndItsChanges(t *testing.T) {
+	m := newManager(t)
+	m.join("n2", wire.Held{})
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+
+	p := m.join("n1", wire.Held{})
+	p.sees("task shop/web.1.a run\nnetwork shop/default\nservice shop/web www@shop/default")
+	p.report(web1, swarm.TaskHealthy, "")
+	p.sees("task shop/web.1.a run\nnetwork shop/default\nservice shop/web shop/web.1.a www@shop/default")
+
+	m.desire(web1, swarm.DesiredDrain)
+	p.sees("task shop/web.1.a drain\nnetwork shop/default\nservice shop/web www@shop/default")
+	last := p.got()[len(p.got())-1]
+	if last.Full || len(last.Changes.Tasks) != 1 || len(last.Changes.Networks) != 0 {
+		t.Errorf("the delta carries more than the change: %+v", last)
+	}
+
+	p.report(web1, swarm.TaskStopped, "")
+	m.decide(store.Decide{Decision: swarm.Decision{Forget: []swarm.TaskID{web1}}})
+	p.sees("")
+}
+
+func TestANodeWithoutTasksGetsPublishedPortsOnly(t *testing.T) {
+	m := newManager(t)
+	p := m.join("n1", wire.Held{})
+	m.shop(m.task(web2, "n2"))
+	m.decide(store.Decide{Endpoints: []swarm.Endpoint{{Service: "shop/api", Ports: []swarm.Port{{Target: 80, Published: 8080}}}}})
+	p.sees("service shop/api")
+}
+
+func TestAReturningAgentThatHoldsTheRightAssignmentGetsNone(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	first := m.join("n1", wire.Held{})
+	first.sees("task shop/web.1.a run\nnetwork shop/default\nservice shop/web www@shop/default")
+
+	again := m.join("n1", first.now())
+	within(t, time.Second, "the agent hears its index", func() bool { return len(again.got()) > 0 })
+	if d := again.got()[0]; d.Full || !d.Changes.Empty() {
+		t.Errorf("delta is %+v", d)
+	}
+	m.desire(web1, swarm.DesiredStop)
+	again.sees("task shop/web.1.a stop\nnetwork shop/default\nservice shop/web www@shop/default")
+
+	wrong := m.join("n1", wire.Held{Index: 1, Hash: 99})
+	wrong.sees("task shop/web.1.a stop\nnetwork shop/default\nservice shop/web www@shop/default")
+	if !wrong.got()[0].Full {
+		t.Error("an agent with another hash did not get all")
+	}
+}
+
+func TestANewerSessionReplacesTheOlder(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	old := m.join("n1", wire.Held{})
+	m.join("n1", wire.Held{})
+	within(t, time.Second, "the older session has ended", func() bool { return old.ended() != nil })
+	if got := old.ended().Error(); !strings.Contains(got, errReplaced.Error()) {
+		t.Errorf("it ended with %q", got)
+	}
+	old.report(web1, swarm.TaskFailed, "from the grave")
+	time.Sleep(20 * time.Millisecond)
+	if state := m.status(web1).State; state == swarm.TaskFailed {
+		t.Error("the older session was listened to")
+	}
+}
+
+func TestSendsAllWhenAsked(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	p := m.join("n1", wire.Held{})
+	p.sees("task shop/web.1.a run\nnetwork shop/default\nservice shop/web www@shop/default")
+	p.send(wire.FromAgent{Resend: true})
+	within(t, time.Second, "a second full delta came", func() bool {
+		return len(p.got()) == 2 && p.got()[1].Full
+	})
+}
+
+func TestRefusesAnAgentThatHasSeenMore(t *testing.T) {
+	m := newManager(t)
+	_, err := m.tryJoin("n1", wire.Held{Index: 1 << 40})
+	if err == nil || !strings.Contains(err.Error(), "this manager knows") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestWritesStatusesIntoTheLog(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+	p := m.join("n1", wire.Held{})
+
+	began := time.Now()
+	p.report(web1, swarm.TaskPreparing, "pulling 20%")
+	within(t, time.Second, "the status is in the log", func() bool { return m.status(web1).Message == "pulling 20%" })
+	t.Logf("status to log: %s", time.Since(began))
+
+	p.report(web1, swarm.TaskHealthy, "")
+	within(t, time.Second, "the task is healthy", func() bool { return m.status(web1).State == swarm.TaskHealthy })
+
+	index := m.store.View().Index()
+	p.report(web1, swarm.TaskHealthy, "")       // known
+	p.report(web1, swarm.TaskPreparing, "late") // older
+	p.report(web2, swarm.TaskFailed, "foreign") // of another node
+	p.report("shop/web.9.z", swarm.TaskFailed, "unknown")
+	time.Sleep(50 * time.Millisecond)
+	if now := m.store.View().Index(); now != index {
+		t.Errorf("reports that say nothing wrote %d log entries", now-index)
+	}
+}
+
+func TestManyStatusesShareLogEntries(t *testing.T) {
+	m := newManager(t)
+	var tasks []swarm.Task
+	for i := range 300 {
+		tasks = append(tasks, m.task(swarm.TaskID(fmt.Sprintf("shop/web.%03d.a", i)), "n1"))
+	}
+	m.shop(tasks...)
+	p := m.join("n1", wire.Held{})
+	before := m.store.View().Index()
+	for _, task := range tasks {
+		p.report(task.ID, swarm.TaskHealthy, "")
+	}
+	within(t, 5*time.Second, "all are healthy", func() bool {
+		return !slices.ContainsFunc(m.store.View().Tasks("shop"), func(t swarm.Task) bool { return t.Status.State != swarm.TaskHealthy })
+	})
+	if entries := m.store.View().Index() - before; entries > 150 {
+		t.Errorf("300 statuses took %d log entries", entries)
+	}
+}
+
+func TestASilentNodeIsDownAndComesBack(t *testing.T) {
+	m := newManager(t)
+	other := m.join("n2", wire.Held{})
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+	p := m.join("n1", wire.Held{})
+	p.report(web1, swarm.TaskHealthy, "")
+	other.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web shop/web.1.a www@shop/default")
+
+	p.mute()
+	state := func() swarm.NodeState {
+		node, _ := m.store.View().Node("n1")
+		return node.State
+	}
+	within(t, 10*beat, "the node is down", func() bool { return state() == swarm.NodeDown })
+	if p.ended() == nil {
+		within(t, time.Second, "its session has ended", func() bool { return p.ended() != nil })
+	}
+	other.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web www@shop/default")
+
+	m.join("n1", p.now())
+	within(t, time.Second, "the node is ready", func() bool { return state() == swarm.NodeReady })
+	other.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web shop/web.1.a www@shop/default")
+}
+
+func TestANodeThatNeverComesBackAfterTheManagersStartIsDown(t *testing.T) {
+	m := newManager(t)
+	m.propose(store.Command{PutNode: &swarm.Node{ID: "gone", State: swarm.NodeReady}})
+	began := time.Now()
+	within(t, 20*beat, "the node is down", func() bool {
+		node, _ := m.store.View().Node("gone")
+		return node.State == swarm.NodeDown
+	})
+	if waited := time.Since(began); waited < 2*missed*beat-beat {
+		t.Errorf("it had only %s to find the new manager", waited)
+	}
+}
+
+func TestAPauseOfTheManagerIsNotHeldAgainstItsNodes(t *testing.T) {
+	m := newManager(t)
+	m.join("n1", wire.Held{}).mute()
+	for range 20 { // the process stands still again and again
+		m.dispatcher.forgive(beat)
+		time.Sleep(beat / 2)
+	}
+	if node, _ := m.store.View().Node("n1"); node.State != swarm.NodeReady {
+		t.Errorf("node is %s", node.State)
+	}
+}
+
+func TestADrainingTaskIsOutOnceEveryNodeHasAppliedIt(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+	one, two := m.join("n1", wire.Held{}), m.join("n2", wire.Held{})
+	one.report(web1, swarm.TaskHealthy, "")
+	two.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web shop/web.1.a www@shop/default")
+	one.applies()
+	two.applies()
+
+	m.desire(web1, swarm.DesiredDrain)
+	two.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web www@shop/default")
+	one.sees("task shop/web.1.a drain\nnetwork shop/default\nservice shop/web www@shop/default")
+	one.applies()
+	time.Sleep(50 * time.Millisecond)
+	if m.status(web1).Drained {
+		t.Fatal("the task is called drained while a node still sends to it")
+	}
+	two.applies()
+	within(t, time.Second, "the task is drained", func() bool { return m.status(web1).Drained })
+	if state := m.status(web1).State; state != swarm.TaskHealthy {
+		t.Errorf("it is %s", state)
+	}
+}
+
+func TestANodeThatIsDownHoldsUpNoDrain(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+	one, two := m.join("n1", wire.Held{}), m.join("n2", wire.Held{})
+	one.report(web1, swarm.TaskHealthy, "")
+	two.sees("task shop/web.2.b run\nnetwork shop/default\nservice shop/web shop/web.1.a www@shop/default")
+	m.desire(web1, swarm.DesiredDrain)
+	one.sees("task shop/web.1.a drain\nnetwork shop/default\nservice shop/web www@shop/default")
+	one.applies()
+	two.mute()
+	within(t, 20*beat, "the task is drained", func() bool { return m.status(web1).Drained })
+}
+
+func TestBlobsGoOnlyToTheNodesWhoseTasksNameThem(t *testing.T) {
+	m := newManager(t)
+	secret, err := m.blobs.PutSecret(t.Context(), []byte("hunter2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.spec = m.put(swarm.TaskSpec{Files: []swarm.File{{Kind: swarm.FileSecret, Target: "/s", Content: secret}}})
+	m.shop(m.task(web1, "n1"))
+	one, two := m.join("n1", wire.Held{}), m.join("n2", wire.Held{})
+
+	if data, err := one.client.Blob(t.Context(), one.welcome.Session, secret); err != nil || string(data) != "hunter2" {
+		t.Errorf("n1 got %q, %v", data, err)
+	}
+	if _, err := one.client.Blob(t.Context(), one.welcome.Session, m.spec); err != nil {
+		t.Errorf("n1 did not get its spec: %v", err)
+	}
+	if _, err := two.client.Blob(t.Context(), two.welcome.Session, secret); err == nil || !strings.Contains(err.Error(), "no task of node n2 names it") {
+		t.Errorf("n2: %v", err)
+	}
+	for _, session := range []string{"", "made up"} {
+		if _, err := two.client.Blob(t.Context(), session, secret); err == nil || !strings.Contains(err.Error(), "session is over") {
+			t.Errorf("session %q: %v", session, err)
+		}
+	}
+	m.decide(store.Decide{Decision: swarm.Decision{Forget: []swarm.TaskID{web1}}})
+	if _, err := one.client.Blob(t.Context(), one.welcome.Session, secret); err == nil {
+		t.Error("n1 still got the secret of a task that it has no more")
+	}
+}
+
+func TestVolumesThatWereGivenUpGoOnceTheirNodeHasRemovedThem(t *testing.T) {
+	m := newManager(t)
+	volume := swarm.KeptVolume{ID: "shop/data", Node: "n1"}
+	m.decide(store.Decide{Volumes: []swarm.KeptVolume{volume}})
+	p := m.join("n1", wire.Held{})
+	p.send(wire.FromAgent{Removed: []swarm.VolumeID{"shop/data"}}) // nobody asked for that
+	m.propose(store.Command{DropVolumes: []swarm.KeptVolume{volume}})
+	p.sees("volume shop/data")
+	p.send(wire.FromAgent{Removed: []swarm.VolumeID{"shop/data"}})
+	p.sees("")
+	if left := m.store.View().Volumes(); len(left) != 0 {
+		t.Errorf("volumes left: %v", left)
+	}
+}
+
+// attach answers the next request for a stream.
+func (p *puppet) attach() (wire.Open, wire.Attached) {
+	p.t.Helper()
+	var open wire.Open
+	within(p.t, time.Second, "the manager asks for a stream", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.opens) == 0 {
+			return false
+		}
+		open, p.opens = p.opens[0], p.opens[1:]
+		return true
+	})
+	up, err := p.client.Attach(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := up.Send(&wire.UpFrame{Stream: open.Stream}); err != nil {
+		p.t.Fatal(err)
+	}
+	return open, up
+}
+
+func line(task swarm.TaskID, second int64, text string) swarm.LogLine {
+	return swarm.LogLine{Task: task, At: time.Unix(second, 0), Text: []byte(text)}
+}
+
+func TestLogsOfSeveralNodesAreMergedByTime(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"), m.task("shop/web.3.c", "n3"))
+	one, two := m.join("n1", wire.Held{}), m.join("n2", wire.Held{})
+	go func() {
+		_, up := one.attach()
+		_ = up.Send(&wire.UpFrame{Lines: []swarm.LogLine{line(web1, 1, "a"), line(web1, 3, "c")}})
+		_ = up.CloseSend()
+	}()
+	go func() {
+		open, up := two.attach()
+		if want := []swarm.TaskID{web2}; !slices.Equal(open.Logs.Tasks, want) || open.Logs.Tail != 7 {
+			t.Errorf("n2 was asked for %+v", open.Logs)
+		}
+		_ = up.Send(&wire.UpFrame{Lines: []swarm.LogLine{line(web2, 2, "b"), line(web2, 4, "d")}})
+		_ = up.Send(&wire.UpFrame{Error: "disk is broken"})
+	}()
+
+	var text string
+	query := swarm.LogQuery{Tasks: []swarm.TaskID{web1, web2, "shop/web.3.c", "shop/web.4.d"}, Tail: 7}
+	err := m.dispatcher.Logs(t.Context(), query, func(line swarm.LogLine) error {
+		text += string(line.Text)
+		return nil
+	})
+	if text != "abcd" {
+		t.Errorf("lines came as %q", text)
+	}
+	for _, want := range []string{`task "shop/web.4.d" is unknown`, `node "n3" is not connected`, `node "n2": disk is broken`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not say %q", err, want)
+		}
+	}
+}
+
+func TestAFollowedLogEndsWithItsReader(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	p := m.join("n1", wire.Held{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, up := p.attach()
+		_ = up.Send(&wire.UpFrame{Lines: []swarm.LogLine{line(web1, 1, "a")}})
+		_, err := up.Recv()
+		ended <- err
+	}()
+	err := m.dispatcher.Logs(ctx, swarm.LogQuery{Tasks: []swarm.TaskID{web1}, Follow: true}, func(swarm.LogLine) error {
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(time.Second):
+		t.Error("the agent still sends")
+	}
+}
+
+func TestExecCarriesAConversation(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	p := m.join("n1", wire.Held{})
+	if _, err := m.dispatcher.Exec(t.Context(), swarm.ExecRequest{Task: web1}); err == nil || !strings.Contains(err.Error(), "it does not run") {
+		t.Errorf("error is %v", err)
+	}
+	p.report(web1, swarm.TaskHealthy, "")
+	within(t, time.Second, "the task is healthy", func() bool { return m.status(web1).State == swarm.TaskHealthy })
+
+	go func() { // an agent that echoes
+		_, up := p.attach()
+		for {
+			down, err := up.Recv()
+			if err != nil {
+				return
+			}
+			frame := swarm.ExecFrame{Stdout: down.Exec.Stdin}
+			if down.Exec.EOF {
+				frame = swarm.ExecFrame{Exit: new(3)}
+			}
+			_ = up.Send(&wire.UpFrame{Exec: &frame})
+			if down.Exec.EOF {
+				_ = up.CloseSend()
+			}
+		}
+	}()
+	exec, err := m.dispatcher.Exec(t.Context(), swarm.ExecRequest{Task: web1, Args: []string{"cat"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exec.Close()
+	for _, frame := range []swarm.ExecFrame{{Stdin: []byte("hello")}, {EOF: true}} {
+		if err := exec.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if frame, err := exec.Recv(); err != nil || string(frame.Stdout) != "hello" {
+		t.Errorf("frame is %+v, %v", frame, err)
+	}
+	if frame, err := exec.Recv(); err != nil || frame.Exit == nil || *frame.Exit != 3 {
+		t.Errorf("frame is %+v, %v", frame, err)
+	}
+	if _, err := exec.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestStatsComeFromEveryNode(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
+	p := m.join("n1", wire.Held{})
+	go func() {
+		open, up := p.attach()
+		_ = up.Send(&wire.UpFrame{Usage: []swarm.Usage{{Task: open.Stats[0], Memory: 7}}})
+	}()
+	usage, err := m.dispatcher.Stats(t.Context(), []swarm.TaskID{web1, web2})
+	if len(usage) != 1 || usage[0].Memory != 7 {
+		t.Errorf("usage is %+v", usage)
+	}
+	if err == nil || !strings.Contains(err.Error(), `node "n2" is not connected`) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestAStreamThatNobodyAskedForIsRefused(t *testing.T) {
+	m := newManager(t)
+	p := m.join("n1", wire.Held{})
+	up, err := p.client.Attach(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(&wire.UpFrame{Stream: "made up"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Recv(); err == nil || !strings.Contains(err.Error(), "nobody waits") {
+		t.Errorf("error is %v", err)
+	}
+}
