@@ -231,10 +231,13 @@ func TestADecisionOnAnOlderRecordIsVoid(t *testing.T) {
 	}
 	again := l.decide(swarm.Decision{
 		Desire: []swarm.Desire{{Task: "shop/web.1.a", Desired: swarm.DesiredStop}},
-		Create: []swarm.Task{{ID: "shop/web.1.a", Service: "shop/web"}},
+		Create: []swarm.Task{{ID: "shop/web.2.b", Service: "shop/web"}, {ID: "shop/web.1.a", Service: "shop/web"}},
 	})
 	if err := l.try(again); !errors.Is(err, ErrStale) || l.task("shop/web.1.a").Desired != swarm.DesiredPrepare {
 		t.Errorf("a task that is there: %v", err)
+	}
+	if _, ok := l.view().Task("shop/web.2.b"); ok || l.view().Index() != l.index {
+		t.Error("half of it happened")
 	}
 	version := l.stack("shop").Version
 	l.do(l.decide(swarm.Decision{Rollout: &swarm.Rollout{ID: 1, Phase: swarm.PhaseProgressing}}))

@@ -156,7 +156,7 @@ func TestABeginningThatWasCutOffBeginsAgain(t *testing.T) {
 	if err := checkFormat(p.dir); err != nil {
 		t.Fatal(err)
 	}
-	log, err := openLog(filepath.Join(p.dir, logDir), p.dir, p.keyring, nil, raftLogger(withDefaults(Config{Node: "x"}).Log), newLatch())
+	log, err := openLog(filepath.Join(p.dir, logDir), p.dir, p.keyring, nil, newLatch())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,9 +299,10 @@ func TestAFailureWhileNobodyProposesIsToldToo(t *testing.T) {
 
 func TestAnUnknownCommandStopsTheManager(t *testing.T) {
 	for name, entry := range map[string][]byte{
-		"field":  {entryFormat, 0xa1, 0x18, 99, 0xa0}, // {99: {}}
-		"format": {77, 0xa0},
-		"empty":  {},
+		"command": {entryFormat, 0xa1, 0x18, 99, 0xa0},                              // {99: {}}
+		"field":   {entryFormat, 0xa1, 0x10, 0xa2, 0x01, 0x61, 'n', 0x18, 99, 0x01}, // {16: {1: "n", 99: 1}}
+		"format":  {77, 0xa0},
+		"empty":   {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)

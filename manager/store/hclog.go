@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -15,6 +16,30 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Warn, Output: io.Discard})
 	logger.RegisterSink(slogSink{log})
 	return logger
+}
+
+// walLogger latches on what the log only logs: that it could not begin its
+// next file.
+func walLogger(l *latch) hclog.Logger {
+	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Error, Output: io.Discard})
+	logger.RegisterSink(latchSink{l})
+	return logger
+}
+
+type latchSink struct{ latch *latch }
+
+// Accept implements hclog.SinkAdapter.
+func (s latchSink) Accept(_ string, level hclog.Level, message string, args ...any) {
+	if level < hclog.Error {
+		return
+	}
+	cause := errors.New(message)
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			cause = err
+		}
+	}
+	_ = s.latch.fail("begin the log's next file", cause)
 }
 
 type slogSink struct{ log *slog.Logger }

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	walfs "github.com/hashicorp/raft-wal/fs"
@@ -35,7 +34,7 @@ type sealedLog struct {
 	last uint64
 }
 
-func openLog(dir, root string, keyring *seal.Keyring, vfs types.VFS, logger hclog.Logger, l *latch) (*sealedLog, error) {
+func openLog(dir, root string, keyring *seal.Keyring, vfs types.VFS, l *latch) (*sealedLog, error) {
 	if vfs == nil {
 		vfs = walfs.New()
 	}
@@ -43,7 +42,7 @@ func openLog(dir, root string, keyring *seal.Keyring, vfs types.VFS, logger hclo
 		wal.WithMetaStore(&walMeta{keyring: keyring}),
 		wal.WithSegmentFiler(segment.NewFiler(dir, vfs)),
 		wal.WithSegmentSize(segmentSize),
-		wal.WithLogger(logger))
+		wal.WithLogger(walLogger(l)))
 	if err != nil {
 		return nil, err
 	}

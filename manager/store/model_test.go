@@ -31,7 +31,7 @@ func pick[T any](t *rapid.T, from []T, label string) T { return rapid.SampledFro
 func anyCommand(t *rapid.T, v *View) Command {
 	c := Command{At: noon.Add(time.Duration(rapid.IntRange(-60, 3600).Draw(t, "at")) * time.Second), By: pick(t, []string{"", "ana"}, "by")}
 	stack := pick(t, stackNames, "stack")
-	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	switch rapid.IntRange(0, 13).Draw(t, "kind") {
 	case 0:
 		c.PutSource = &swarm.Source{ID: "main", Approved: rapid.Bool().Draw(t, "approved")}
 	case 1:
@@ -42,11 +42,11 @@ func anyCommand(t *rapid.T, v *View) Command {
 		c.AcceptStacks = &AcceptStacks{Source: pick(t, []swarm.SourceID{"", "main"}, "source"), Stacks: []AcceptStack{anyStack(t, stack)}}
 	case 5, 6, 7:
 		record, _ := v.Stack(stack)
-		d := anyDecision(t, stack)
+		d := anyDecision(t, stack, known(v))
 		d.Decision.Version = record.Version - uint64(rapid.IntRange(0, 1).Draw(t, "late"))*record.Version/2
 		c.Decide = &d
-	case 8:
-		c.ReportStatus = &ReportStatus{Tasks: []TaskReport{anyReport(t), anyReport(t)}}
+	case 8, 12, 13:
+		c.ReportStatus = &ReportStatus{Tasks: []TaskReport{anyReport(t, known(v)), anyReport(t, known(v))}}
 	case 9:
 		c.PutNode = &swarm.Node{ID: pick(t, nodeIDs[1:], "node"), State: pick(t, []swarm.NodeState{"", swarm.NodeReady, swarm.NodeDown}, "state")}
 	case 10:
@@ -60,6 +60,18 @@ func anyCommand(t *rapid.T, v *View) Command {
 		}, "rare")()
 	}
 	return c
+}
+
+// known are the tasks that there are, or else some that could be.
+func known(v *View) []swarm.TaskID {
+	var ids []swarm.TaskID
+	for _, task := range v.AllTasks() {
+		ids = append(ids, task.ID)
+	}
+	if len(ids) == 0 {
+		return taskIDs
+	}
+	return ids
 }
 
 func anyStack(t *rapid.T, name swarm.StackName) AcceptStack {
@@ -78,12 +90,12 @@ func anyStack(t *rapid.T, name swarm.StackName) AcceptStack {
 	return s
 }
 
-func anyDecision(t *rapid.T, stack swarm.StackName) Decide {
+func anyDecision(t *rapid.T, stack swarm.StackName, tasks []swarm.TaskID) Decide {
 	d := Decide{Decision: swarm.Decision{
 		Stack: stack,
-		Gone:  rapid.IntRange(0, 9).Draw(t, "gone") == 0,
+		Gone:  rapid.IntRange(0, 19).Draw(t, "gone") == 0,
 		Desire: []swarm.Desire{{
-			Task: pick(t, taskIDs, "desired"), Desired: pick(t, desires, "desire"), Node: pick(t, nodeIDs, "to"),
+			Task: pick(t, tasks, "desired"), Desired: pick(t, desires, "desire"), Node: pick(t, nodeIDs, "to"),
 		}},
 		Events: []swarm.Event{{Kind: "rollout", Stack: stack, Text: "something happened"}},
 	}}
@@ -97,7 +109,7 @@ func anyDecision(t *rapid.T, stack swarm.StackName) Decide {
 		d.Volumes = []swarm.KeptVolume{{ID: swarm.NewVolumeID(stack, "data"), Node: pick(t, nodeIDs, "volume on")}}
 	}
 	if rapid.IntRange(0, 3).Draw(t, "forget") == 0 {
-		d.Decision.Forget = []swarm.TaskID{pick(t, taskIDs, "forgotten")}
+		d.Decision.Forget = []swarm.TaskID{pick(t, tasks, "forgotten")}
 	}
 	if rapid.Bool().Draw(t, "rollout") {
 		d.Decision.Rollout = &swarm.Rollout{ID: 1, Phase: pick(t, []swarm.Phase{swarm.PhaseProgressing, swarm.PhaseHealthy}, "phase")}
@@ -106,12 +118,12 @@ func anyDecision(t *rapid.T, stack swarm.StackName) Decide {
 	return d
 }
 
-func anyReport(t *rapid.T) TaskReport {
+func anyReport(t *rapid.T, tasks []swarm.TaskID) TaskReport {
 	status := swarm.TaskStatus{State: pick(t, states, "state"), Message: pick(t, []string{"", "pulling"}, "message")}
 	if rapid.Bool().Draw(t, "exited") {
 		status.Exit = new(rapid.IntRange(0, 2).Draw(t, "exit"))
 	}
-	return TaskReport{Task: pick(t, taskIDs, "task"), Status: status}
+	return TaskReport{Task: pick(t, tasks, "task"), Status: status}
 }
 
 func anyOperate(t *rapid.T, stack swarm.StackName) Operate {

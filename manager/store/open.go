@@ -60,7 +60,7 @@ func open(cfg Config) (_ *Store, err error) {
 	}
 
 	l, logger := newLatch(), raftLogger(cfg.Log)
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, logger, l)
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, l)
 	if err != nil {
 		return nil, err
 	}
