@@ -82,7 +82,7 @@ func (a *app) root() *cobra.Command {
 		a.execCommand(), a.statsCommand(), a.inspectCommand(), a.historyCommand(), a.eventsCommand())
 	add(groupOperate, a.approveCommand(), a.rollbackCommand(), a.retryCommand(), a.redeployCommand(), a.restartCommand(),
 		a.scaleCommand(), a.suspendCommand(), a.resumeCommand())
-	add(groupMachine, a.initCommand(), a.daemonCommand(), a.doctorCommand(), a.sourceCommand(), a.nodeCommand(),
+	add(groupMachine, a.initCommand(), a.daemonCommand(), a.leaveCommand(), a.doctorCommand(), a.sourceCommand(), a.nodeCommand(),
 		a.volumeCommand(), a.versionCommand())
 	return root
 }

@@ -43,31 +43,39 @@ func (s *Server) inspect(ctx context.Context, in *inspectQuery) (*body[Inspectio
 	if err != nil {
 		return nil, err
 	}
-	found := Inspection{Kind: "stack"}
+
+	var found Inspection
+	switch {
+	case len(tasks) == 1 && string(tasks[0].ID) == in.Target:
+		found = Inspection{Kind: "task", Record: plainStructOf(tasks[0])}
+	case chosen.service != "":
+		found = shot.inspectService(record, content, chosen.service)
+	default:
+		found = shot.inspectStack(record, content)
+	}
 	images := shot.images()
 	for _, task := range tasks {
 		found.Tasks = append(found.Tasks, shot.taskOf(task, images[task.Spec]))
 	}
-
-	switch {
-	case len(tasks) == 1 && string(tasks[0].ID) == in.Target:
-		found.Kind = "task"
-		found.Record = plainStructOf(tasks[0])
-	case chosen.service != "":
-		found.Kind = "service"
-		service, ok := content.Service(chosen.service)
-		if ok {
-			view := shot.serviceOf(record, service, shot.Tasks[record.Name])
-			found.Service, found.Content = &view, plainStructOf(service)
-		}
-	default:
-		view := shot.stackOf(record)
-		found.Stack, found.Record = &view, plainStructOf(record)
-		if content != nil {
-			found.Content = plainStructOf(*content)
-		}
-	}
 	return answer(found)
+}
+
+func (s Snapshot) inspectService(record swarm.StackRecord, content *swarm.Stack, name string) Inspection {
+	found := Inspection{Kind: "service"}
+	if service, ok := content.Service(name); ok {
+		view := s.serviceOf(record, service, s.Tasks[record.Name])
+		found.Service, found.Content = &view, plainStructOf(service)
+	}
+	return found
+}
+
+func (s Snapshot) inspectStack(record swarm.StackRecord, content *swarm.Stack) Inspection {
+	view := s.stackOf(record)
+	found := Inspection{Kind: "stack", Stack: &view, Record: plainStructOf(record)}
+	if content != nil {
+		found.Content = plainStructOf(*content)
+	}
+	return found
 }
 
 func plainStructOf(value any) map[string]any {

@@ -33,17 +33,39 @@ type Goal struct {
 	Accepted bool            // what is accepted is enough: why the newest commit is not does not count
 }
 
+// Sight remembers what a wait has seen of its revision, now or earlier. The
+// zero value has seen nothing.
+type Sight struct {
+	sources map[swarm.SourceID]bool  // that were at it
+	stacks  map[swarm.StackName]bool // that it was the newest commit of: it touched them
+}
+
+// Look adds what a snapshot shows.
+func (s *Sight) Look(shot Snapshot, revision string) {
+	if s.sources == nil {
+		s.sources, s.stacks = map[swarm.SourceID]bool{}, map[swarm.StackName]bool{}
+	}
+	for _, source := range shot.Sources {
+		if Matches(source.Status.Head, revision) {
+			s.sources[source.ID] = true
+		}
+	}
+	for _, r := range shot.Stacks {
+		if Matches(r.Head.Revision, revision) {
+			s.stacks[r.Name], s.sources[r.Source] = true, true
+		}
+	}
+}
+
 // Judge says how the stack's way to the goal ended, or what it waits for: ok
-// is false while it goes on. Seen means that the source showed the wanted
-// revision, now or earlier in this wait.
-func (s Snapshot) Judge(r swarm.StackRecord, goal Goal, seen bool) (outcome Outcome, ok bool) {
+// is false while it goes on.
+func (s Snapshot) Judge(r swarm.StackRecord, goal Goal, sight Sight) (outcome Outcome, ok bool) {
 	source, _ := s.source(r.Source)
 	if goal.Revision != "" {
-		if ended, ok := s.judgeRevision(r, source, goal, seen); ok {
+		if ended, ok := judgeRevision(r, goal, sight); ok {
 			return ended, true
 		}
-		onWay := Matches(r.Head.Revision, goal.Revision) || Matches(source.Status.Head, goal.Revision)
-		if !onWay {
+		if !sight.sources[r.Source] {
 			return Outcome{Text: unseenText(source, goal)}, false
 		}
 	}
@@ -51,8 +73,9 @@ func (s Snapshot) Judge(r swarm.StackRecord, goal Goal, seen bool) (outcome Outc
 }
 
 // judgeRevision answers for a revision that is over: history remembers it, or
-// a newer commit took the stack.
-func (s Snapshot) judgeRevision(r swarm.StackRecord, source swarm.Source, goal Goal, seen bool) (Outcome, bool) {
+// a newer commit took the stack. A revision that did not touch the stack is
+// answered by what the stack does anyway.
+func judgeRevision(r swarm.StackRecord, goal Goal, sight Sight) (Outcome, bool) {
 	if Matches(r.Head.Revision, goal.Revision) {
 		return Outcome{}, false
 	}
@@ -61,7 +84,7 @@ func (s Snapshot) judgeRevision(r swarm.StackRecord, source swarm.Source, goal G
 			return endedOutcome(r, ended)
 		}
 	}
-	if seen && !Matches(source.Status.Head, goal.Revision) {
+	if sight.stacks[r.Name] {
 		text := fmt.Sprintf("%s: %s was superseded by %s", r.Name, goal.Revision, r.Head.Revision.Short())
 		return Outcome{CodeSuperseded, "superseded", text}, true
 	}
@@ -175,18 +198,29 @@ func unseenText(source swarm.Source, goal Goal) string {
 // Matches reports whether text names the revision: its commit or the first
 // digits of it, with or without "branch@" in front.
 func Matches(revision swarm.Revision, text string) bool {
-	if branch, rest, ok := strings.Cut(text, "@"); ok {
-		if branch != revision.Branch() {
-			return false
-		}
-		text = strings.TrimPrefix(rest, "sha1:")
+	branch, digits := splitRevision(text)
+	if branch != "" && branch != revision.Branch() {
+		return false
 	}
-	return len(text) >= 4 && strings.HasPrefix(revision.Commit(), strings.ToLower(text))
+	return leastDigits(text) && strings.HasPrefix(revision.Commit(), digits)
+}
+
+func splitRevision(text string) (branch, digits string) {
+	if branch, rest, ok := strings.Cut(text, "@"); ok {
+		return branch, strings.ToLower(strings.TrimPrefix(rest, "sha1:"))
+	}
+	return "", strings.ToLower(text)
+}
+
+// leastDigits reports whether text has the four digits that git asks for, too.
+func leastDigits(text string) bool {
+	_, digits := splitRevision(text)
+	return len(digits) >= 4 && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
 // JudgeAll sums up the stacks of a goal. The line of each stack that goes on
 // is in pending; ok is false while there is one.
-func (s Snapshot) JudgeAll(goal Goal, seen func(swarm.SourceID) bool) (outcome Outcome, pending []string, ok bool) {
+func (s Snapshot) JudgeAll(goal Goal, sight Sight) (outcome Outcome, pending []string, ok bool) {
 	found := false
 	outcome = Outcome{CodeHealthy, "healthy", "every stack is healthy"}
 	for _, r := range s.Stacks {
@@ -194,7 +228,7 @@ func (s Snapshot) JudgeAll(goal Goal, seen func(swarm.SourceID) bool) (outcome O
 			continue
 		}
 		found = true
-		ended, done := s.Judge(r, goal, seen(r.Source))
+		ended, done := s.Judge(r, goal, sight)
 		switch {
 		case !done:
 			pending = append(pending, ended.Text)

@@ -32,6 +32,8 @@ func plainValue(v reflect.Value) any {
 			return nil
 		}
 		return plainValue(v.Elem())
+	case reflect.String:
+		return v.String()
 	case reflect.Struct:
 		return plainStruct(v)
 	case reflect.Slice, reflect.Array:

@@ -150,6 +150,9 @@ const (
 
 func (s *Server) wait(ctx context.Context, in *waitQuery) (func(context.Context, emitter) error, error) {
 	goal := Goal{Stack: swarm.StackName(in.Stack), Revision: in.Revision, After: in.After, Accepted: in.Accepted}
+	if goal.Revision != "" && !leastDigits(goal.Revision) {
+		return nil, Invalid(fmt.Sprintf("%q is no commit", goal.Revision), "give at least four digits of its id, as git rev-parse HEAD prints it")
+	}
 	if shot := s.snapshot(ctx, goal.Stack); goal.Stack != "" && goal.Revision == "" {
 		if _, ok := shot.record(goal.Stack); !ok {
 			return nil, shot.noStack(goal.Stack)
@@ -177,15 +180,13 @@ func (s *Server) await(ctx context.Context, goal Goal, emit emitter) (Outcome, e
 		go s.keepFetching(fetching, goal)
 	}
 
-	seen := map[swarm.SourceID]bool{}
+	var sight Sight
 	last := ""
 	for {
 		changed := changes.Next()
 		shot := s.goalSnapshot(ctx, goal)
-		for _, source := range shot.Sources {
-			seen[source.ID] = seen[source.ID] || Matches(source.Status.Head, goal.Revision)
-		}
-		outcome, pending, ok := shot.JudgeAll(goal, func(id swarm.SourceID) bool { return seen[id] })
+		sight.Look(shot, goal.Revision)
+		outcome, pending, ok := shot.JudgeAll(goal, sight)
 		if ok {
 			return outcome, nil
 		}
