@@ -11,12 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
-	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -29,6 +29,8 @@ const UnlockKeySize = keySize
 const (
 	idSize        = 4
 	keyringFormat = 1
+	kindClear     = 1
+	kindWrapped   = 2
 	maxKeyring    = 1 << 20 // bytes of the file
 )
 
@@ -46,33 +48,19 @@ type Keyring struct {
 
 // keys is a keyring's content; a change replaces it whole.
 type keys struct {
-	Current keyID     `cbor:"1,keyasint,omitempty"`
-	Keys    []dataKey `cbor:"2,keyasint,omitempty"` // oldest first
-	Cluster []byte    `cbor:"3,keyasint,omitempty"` // names secrets, see SecretDigest
+	cluster []byte    // names secrets, see SecretDigest
+	data    []dataKey // oldest first; the last one seals
+}
+
+// dataKey is a key and its id, which is derived from it.
+type dataKey struct {
+	ID     keyID
+	Secret []byte
 }
 
 type keyID [idSize]byte
 
-type dataKey struct {
-	ID     keyID  `cbor:"1,keyasint,omitempty"`
-	Secret []byte `cbor:"2,keyasint,omitempty"`
-}
-
-// file is the keyring as it lies on disk: one of Clear and Wrapped.
-type file struct {
-	Format  int    `cbor:"1,keyasint,omitempty"`
-	Clear   []byte `cbor:"2,keyasint,omitempty"` // keys
-	Wrapped []byte `cbor:"3,keyasint,omitempty"` // nonce, then sealed keys
-	Sum     []byte `cbor:"4,keyasint,omitempty"` // SHA-256 of Clear, against bits that flip
-}
-
-func (s *keys) current() dataKey {
-	key, err := s.find(s.Current[:])
-	if err != nil {
-		panic("a keyring without its current key was accepted")
-	}
-	return key
-}
+func (s *keys) current() dataKey { return s.data[len(s.data)-1] }
 
 // Create makes a keyring file with fresh keys. It never overwrites one: what
 // was sealed with lost keys is lost.
@@ -84,7 +72,7 @@ func Create(path string) (*Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create keyring %s: %w", path, err)
 	}
-	first, err := withNewKey(&keys{Cluster: cluster})
+	first, err := withNewKey(&keys{cluster: cluster})
 	if err != nil {
 		return nil, fmt.Errorf("create keyring %s: %w", path, err)
 	}
@@ -124,45 +112,75 @@ func read(path string, unlock []byte) (*keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	var f file
-	if err := codec.Decode(data, &f); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTruncated, err)
+	return parse(data, unlock)
+}
+
+// parse reads a keyring file:
+//
+//	format (1) | clear (1) | SHA-256 of the keys | keys
+//	format (1) | wrapped (1) | nonce | sealed keys
+//
+// where keys are the cluster's key and one or more data keys.
+func parse(data, unlock []byte) (*keys, error) {
+	if len(data) < 2 {
+		return nil, ErrTruncated
 	}
-	if f.Format > keyringFormat {
-		return nil, fmt.Errorf("format %d: %w", f.Format, ErrFormat)
-	}
-	if f.Format < 1 {
+	format, kind, rest := data[0], data[1], data[2:]
+	switch {
+	case format > keyringFormat:
+		return nil, fmt.Errorf("format %d: %w", format, ErrFormat)
+	case format < 1:
 		return nil, ErrTampered
 	}
 
-	if f.Wrapped != nil {
-		clear, err := unwrap(f.Wrapped, unlock)
+	switch kind {
+	case kindWrapped:
+		clear, err := unwrap(rest, unlock)
 		if err != nil {
 			return nil, err
 		}
-		return parse(clear)
+		return split(clear)
+	case kindClear:
+		if len(rest) < sha256.Size+2*keySize || len(rest)%keySize != 0 {
+			return nil, ErrTruncated
+		}
+		sum, clear := rest[:sha256.Size], rest[sha256.Size:]
+		if want := sha256.Sum256(clear); !bytes.Equal(sum, want[:]) {
+			return nil, ErrTampered
+		}
+		return split(clear)
 	}
-	if sum := sha256.Sum256(f.Clear); !bytes.Equal(sum[:], f.Sum) {
-		return nil, ErrTampered
-	}
-	return parse(f.Clear)
+	return nil, ErrTampered
 }
 
-// parse reads keys and refuses a set that could not seal.
-func parse(clear []byte) (*keys, error) {
-	state := new(keys)
-	if err := codec.Decode(clear, state); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTampered, err)
+// split cuts the clear keys apart.
+func split(clear []byte) (*keys, error) {
+	if len(clear) < 2*keySize || len(clear)%keySize != 0 {
+		return nil, ErrTampered
 	}
-	for _, key := range state.Keys {
-		if len(key.Secret) != keySize || key.ID != idOf(key.Secret) {
-			return nil, fmt.Errorf("key %s: %w", hex.EncodeToString(key.ID[:]), ErrTampered)
-		}
-	}
-	if _, err := state.find(state.Current[:]); err != nil || len(state.Cluster) != keySize {
-		return nil, fmt.Errorf("keys are missing: %w", ErrTampered)
+	state := &keys{cluster: clear[:keySize]}
+	for at := keySize; at < len(clear); at += keySize {
+		secret := clear[at : at+keySize]
+		state.data = append(state.data, dataKey{ID: idOf(secret), Secret: secret})
 	}
 	return state, nil
+}
+
+// format is the inverse of parse.
+func (s *keys) format(unlock []byte) ([]byte, error) {
+	clear := bytes.Clone(s.cluster)
+	for _, key := range s.data {
+		clear = append(clear, key.Secret...)
+	}
+	if unlock == nil {
+		sum := sha256.Sum256(clear)
+		return slices.Concat([]byte{keyringFormat, kindClear}, sum[:], clear), nil
+	}
+	wrapped, err := wrap(clear, unlock)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]byte{keyringFormat, kindWrapped}, wrapped), nil
 }
 
 // Rotate makes a new data key the current one. Older keys stay, for what was
@@ -200,7 +218,7 @@ func (k *Keyring) Lock(unlock []byte) error {
 // SecretDigest names a secret: "hmac-sha256:" and the HMAC under the cluster's
 // key, so that a name cannot be guessed from a guessed secret.
 func (k *Keyring) SecretDigest(secret []byte) swarm.Digest {
-	mac := hmac.New(sha256.New, k.state.Load().Cluster)
+	mac := hmac.New(sha256.New, k.state.Load().cluster)
 	mac.Write(secret)
 	return swarm.Digest(SecretPrefix + hex.EncodeToString(mac.Sum(nil)))
 }
@@ -210,18 +228,7 @@ const SecretPrefix = "hmac-sha256:"
 
 // save writes the file so that it is wholly old or wholly new, and then uses it.
 func (k *Keyring) save(state *keys, unlock []byte) error {
-	clear, err := codec.Encode(state)
-	if err != nil {
-		return err
-	}
-	f := file{Format: keyringFormat}
-	if unlock == nil {
-		sum := sha256.Sum256(clear)
-		f.Clear, f.Sum = clear, sum[:]
-	} else if f.Wrapped, err = wrap(clear, unlock); err != nil {
-		return err
-	}
-	data, err := codec.Encode(f)
+	data, err := state.format(unlock)
 	if err != nil {
 		return err
 	}
@@ -232,7 +239,7 @@ func (k *Keyring) save(state *keys, unlock []byte) error {
 	return nil
 }
 
-// withNewKey returns the keys with a further one that is current.
+// withNewKey returns the keys with a further one, which seals from now on.
 func withNewKey(state *keys) (*keys, error) {
 	for {
 		secret, err := randomBytes(keySize)
@@ -243,10 +250,9 @@ func withNewKey(state *keys) (*keys, error) {
 		if _, err := state.find(id[:]); err == nil {
 			continue // an id of 4 bytes may repeat
 		}
-		next := *state
-		next.Keys = append(append([]dataKey(nil), state.Keys...), dataKey{ID: id, Secret: secret})
-		next.Current = id
-		return &next, nil
+		next := &keys{cluster: state.cluster, data: slices.Clone(state.data)}
+		next.data = append(next.data, dataKey{ID: id, Secret: secret})
+		return next, nil
 	}
 }
 

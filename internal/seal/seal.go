@@ -96,7 +96,7 @@ func bind(header, context []byte) []byte {
 
 // find returns the key of that id.
 func (s *keys) find(id []byte) (dataKey, error) {
-	for _, key := range s.Keys {
+	for _, key := range s.data {
 		if string(key.ID[:]) == string(id) {
 			return key, nil
 		}
