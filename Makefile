@@ -18,8 +18,8 @@ setup: ## install what demo and test need from Debian's packages (asks for nothi
 	@scripts/setup
 
 .PHONY: build
-build: ## build bin/gitswarm
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gitswarm ./cmd/gitswarm
+build: ## build bin/gitswarm and bin/gitswarm-shim
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/gitswarm ./cmd/gitswarm-shim
 
 .PHONY: demo
 demo: setup ## push four versions of a web service and watch them roll, fail, roll back (needs root; under 3 minutes)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gitswarm/gitswarm/internal/e2e/lab"
@@ -151,12 +150,13 @@ func get(url string) (string, error) {
 
 // visitors ask the web service again and again, and count.
 type visitors struct {
-	answered atomic.Int64
-	failed   atomic.Int64
-	cancel   context.CancelFunc
-	gone     sync.WaitGroup
+	cancel context.CancelFunc
+	gone   sync.WaitGroup
+
 	mu       sync.Mutex
-	first    error
+	answered int
+	failed   int
+	first    error // of those that failed
 }
 
 func (v *visitors) start(ctx context.Context, url string) {
@@ -168,29 +168,33 @@ func (v *visitors) start(ctx context.Context, url string) {
 				tick.Stop()
 				return
 			case <-tick.C:
-				v.visit(url)
+				_, err := get(url)
+				v.count(err)
 			}
 		}
 	})
 }
 
-func (v *visitors) visit(url string) {
-	if _, err := get(url); err != nil {
-		v.failed.Add(1)
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.first == nil {
-			v.first = err
-		}
-		return
-	}
-	v.answered.Add(1)
-}
-
-func (v *visitors) why() error {
+func (v *visitors) count(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.first
+	if err == nil {
+		v.answered++
+		return
+	}
+	v.failed++
+	if v.first == nil {
+		v.first = fmt.Errorf("at %s: %w", time.Now().UTC().Format(time.TimeOnly), err)
+	}
+}
+
+// tally returns the counts since it was last asked.
+func (v *visitors) tally() (answered, failed int, first error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	answered, failed, first = v.answered, v.failed, v.first
+	v.answered, v.failed, v.first = 0, 0, nil
+	return answered, failed, first
 }
 
 func (v *visitors) stop() {

@@ -78,7 +78,7 @@ func (l *Lab) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for output, pkg := range map[string]string{l.Bin: "./cmd/gitswarm", l.App: "./examples/app"} {
+	for output, pkg := range map[string]string{l.Bin: "./cmd/gitswarm", l.Bin + "-shim": "./cmd/gitswarm-shim", l.App: "./examples/app"} {
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", output, pkg)
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
