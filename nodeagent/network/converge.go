@@ -51,21 +51,26 @@ func (n *Network) removeSpace(name string) error {
 	return nil
 }
 
-// setHost makes the host's bridges and its table those of the layout, in this
-// order: a new network has no traffic before the table keeps it apart. A bridge
-// that fails breaks its network only.
-func (n *Network) setHost(ctx context.Context) error {
+// setTable makes the host's table that of the layout. It comes before anything
+// is attached: nothing else keeps the networks apart.
+func (n *Network) setTable() error {
 	have := n.haveSpace("")
 	if have == nil {
 		return errors.New("the host's namespace could not be read")
 	}
-	failed := n.apply("", staleEnds(n.names, n.want, have))
-	table := n.want.host.Table
 	if !have.Forwarding {
-		failed = errors.Join(failed, n.forward())
+		if err := n.forward(); err != nil {
+			return err
+		}
 	}
-	failed = errors.Join(failed, n.apply("", diffTable(n.names.table(), table, have.Table)))
+	return n.apply("", diffTable(n.names.table(), n.want.host.Table, have.Table))
+}
 
+// setBridges makes the host's links those of the layout. A bridge that fails
+// breaks its network only.
+func (n *Network) setBridges(ctx context.Context) error {
+	have := n.haveSpace("")
+	failed := n.apply("", staleEnds(n.names, n.want, have))
 	for _, changes := range diffBridges(n.want.host, have) {
 		if ctx.Err() != nil {
 			return errors.Join(failed, ctx.Err())

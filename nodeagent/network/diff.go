@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -132,18 +133,7 @@ func sameRules(a, b []rule) bool {
 }
 
 func diffElements(name, s string, want, have set) []change {
-	var gone, come []element
-	for _, key := range sorted(have.Elements) {
-		if v, ok := want.Elements[key]; !ok || v != have.Elements[key] {
-			gone = append(gone, element{key: key, value: have.Elements[key]})
-		}
-	}
-	for _, key := range sorted(want.Elements) {
-		if v, ok := have.Elements[key]; !ok || v != want.Elements[key] {
-			come = append(come, element{key: key, value: want.Elements[key]})
-		}
-	}
-
+	gone, come := missing(have.Elements, want.Elements), missing(want.Elements, have.Elements)
 	var all []change
 	if len(gone) > 0 {
 		all = append(all, delElements{name, s, want, gone})
@@ -154,15 +144,27 @@ func diffElements(name, s string, want, have set) []change {
 	return all
 }
 
+// missing lists what is in a and not the same in b, by key.
+func missing(a, b map[string]string) []element {
+	var all []element
+	for key, value := range a {
+		if other, ok := b[key]; !ok || other != value {
+			all = append(all, element{key, value})
+		}
+	}
+	slices.SortFunc(all, func(a, b element) int { return strings.Compare(a.key, b.key) })
+	return all
+}
+
 // diffFlows lists the fronts whose UDP conversations must find another backend:
 // theirs left, or they found none so far.
 func diffFlows(want, have *table) []change {
 	var all []change
 	for _, pair := range [][2]string{{"vips", "tasks"}, {"ports", "backends"}, {"ports_at", "backends_at"}} {
-		before, after := byFront(have.Sets[pair[1]]), byFront(want.Sets[pair[1]])
-		if _, ok := want.Sets[pair[0]]; !ok {
+		if maps.Equal(have.Sets[pair[1]].Elements, want.Sets[pair[1]].Elements) {
 			continue
 		}
+		before, after := byFront(have.Sets[pair[1]]), byFront(want.Sets[pair[1]])
 		for _, front := range sorted(want.Sets[pair[0]].Elements) {
 			if len(before[front]) == 0 && have.Sets[pair[0]].Elements != nil {
 				all = append(all, forget(front, nil))

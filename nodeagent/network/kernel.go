@@ -186,7 +186,7 @@ func (b *batch) addPair(c addPair) error {
 	return b.raise(c, link)
 }
 
-// raise sets the inner end up and asks for both ends. The kernel would
+// raise sets the inner end up and asks for all links in between. The kernel would
 // otherwise tell the bridge of the carrier in its own time, up to a second
 // later; asking makes it do so now (rtnl_getlink calls linkwatch_sync_dev).
 func (b *batch) raise(c addPair, host *netlink.Handle) error {
@@ -197,10 +197,15 @@ func (b *batch) raise(c addPair, host *netlink.Handle) error {
 	if err := b.link.LinkSetUp(inner); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	if _, err = b.link.LinkByIndex(inner.Attrs().Index); err == nil {
-		_, err = host.LinkByName(c.outerName)
+	if _, err := b.link.LinkByName(c.innerName); err != nil {
+		return err
 	}
-	return err
+	for _, name := range []string{c.outerName, c.outer.Master} { // the bridge's own carrier comes with its first port
+		if _, err := host.LinkByName(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *batch) setLink(c setLink) error {

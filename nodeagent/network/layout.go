@@ -44,14 +44,14 @@ type plan struct {
 }
 
 // lay computes the layout. What it cannot make sense of is left out and said
-// in refused and broken; the rest stands.
-func lay(n names, cfg Config, mtu int) layout {
+// in refused and broken; the rest stands. host is what is there, or nil.
+func lay(n names, cfg Config, mtu int, host *space) layout {
 	out := layout{refused: map[swarm.TaskID]error{}, broken: map[swarm.NetworkID]error{}}
 
 	plans := map[swarm.NetworkID]plan{}
 	for _, network := range cfg.Networks {
 		p, err := understand(n, network, mtu)
-		if err != nil {
+		if err = errors.Join(err, collide(p, host)); err != nil {
 			out.broken[network.ID] = err
 			continue
 		}
@@ -107,6 +107,25 @@ func understand(n names, network swarm.AssignedNetwork, mtu int) (plan, error) {
 		return plan{}, fmt.Errorf("network %s: MTU %d is not within 576 and 65535", network.ID, p.mtu)
 	}
 	return p, nil
+}
+
+// collide refuses a new network that would take addresses away from a link of
+// the host.
+func collide(p plan, host *space) error {
+	if host == nil || !p.subnet.IsValid() {
+		return nil
+	}
+	if _, there := host.Links[p.bridge]; there {
+		return nil
+	}
+	for _, name := range sorted(host.Foreign) {
+		for _, address := range host.Foreign[name] {
+			if p.subnet.Overlaps(address) {
+				return fmt.Errorf("network %s: subnet %s overlaps %s of the node's link %s; give the network another subnet", p.ID, p.subnet, address, name)
+			}
+		}
+	}
+	return nil
 }
 
 // mac derives a hardware address from an IPv4 address, which is unique on its

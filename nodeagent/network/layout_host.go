@@ -64,6 +64,13 @@ func hostTable() *table {
 	t.Sets["backends"] = set{Key: []string{typeProto, typePort, typeNumber}, Value: []string{typeAddress, typePort}, Elements: map[string]string{}}
 	t.Sets["backends_at"] = set{Key: []string{typeAddress, typeProto, typePort, typeNumber}, Value: []string{typeAddress, typePort}, Elements: map[string]string{}}
 
+	hostRedirects(t)
+	hostFilters(t)
+	return t
+}
+
+// hostRedirects adds the chains that change addresses.
+func hostRedirects(t *table) {
 	t.Chains["published"] = chain{Rules: []rule{
 		newRule(dispatch("ports_at", daddr(), l4proto(), dport())),
 		newRule(dispatch("ports", l4proto(), dport())),
@@ -80,7 +87,10 @@ func hostTable() *table {
 		// To the outside. Without the outside's knowledge of our subnets, nothing would come back.
 		newRule(in("bridges", iifname()), notIn("bridges", oifname()), masquerade()),
 	}}
+}
 
+// hostFilters adds the chains that keep the networks apart.
+func hostFilters(t *table) {
 	t.Chains["forward"] = chain{Type: "filter", Hook: "forward", Priority: 0, Rules: []rule{
 		newRule(in("bridges", oifname()), jump("inward")),
 		newRule(in("bridges", iifname()), jump("outward")),
@@ -111,7 +121,6 @@ func hostTable() *table {
 		newRule(in("own", iifname(), daddr()), accept()),
 		newRule(in("gateways", daddr()), prohibited()),
 	}}
-	return t
 }
 
 // front is a published port with its backends.

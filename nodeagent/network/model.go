@@ -12,10 +12,11 @@ type world map[string]*space
 
 // space is what one network namespace holds.
 type space struct {
-	Links      map[string]link // by name
-	Default    netip.Addr      // where the default route leads; zero means there is none
-	Forwarding bool            // of the host alone
-	Table      *table          // nil means there is none
+	Links      map[string]link           // by name
+	Default    netip.Addr                // where the default route leads; zero means there is none
+	Forwarding bool                      // of the host alone
+	Foreign    map[string][]netip.Prefix // of the host alone: addresses of links that are not ours
+	Table      *table                    // nil means there is none
 }
 
 // link is a network device.

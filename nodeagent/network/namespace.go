@@ -219,32 +219,44 @@ func (k *linux) observeLinks(handle *netlink.Handle, space string, s *space) err
 		return fmt.Errorf("list addresses: %w", err)
 	}
 
+	s.Foreign = map[string][]netip.Prefix{}
 	byIndex := map[int]string{}
 	for _, l := range links {
 		byIndex[l.Attrs().Index] = l.Attrs().Name
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if space == "" && !strings.HasPrefix(a.Alias, k.names.owner()) || a.Name == "lo" {
+		own := prefixesOf(addresses, a.Index)
+		switch {
+		case a.Name == "lo":
+			continue
+		case space == "" && !strings.HasPrefix(a.Alias, k.names.owner()):
+			s.Foreign[a.Name] = own
 			continue
 		}
 		made := link{Kind: l.Type(), Alias: a.Alias, MAC: a.HardwareAddr.String(), MTU: a.MTU,
-			Up: a.RawFlags&unix.IFF_UP != 0}
+			Up: a.RawFlags&unix.IFF_UP != 0, Addresses: own}
 		if space == "" {
 			made.Master = byIndex[a.MasterIndex]
 		}
-		for _, address := range addresses {
-			if address.LinkIndex != a.Index {
-				continue
-			}
-			ip, _ := netip.AddrFromSlice(address.IP.To4())
-			bits, _ := address.Mask.Size()
-			made.Addresses = append(made.Addresses, netip.PrefixFrom(ip, bits))
-		}
-		slices.SortFunc(made.Addresses, netip.Prefix.Compare)
 		s.Links[a.Name] = made
 	}
 	return nil
+}
+
+// prefixesOf returns the addresses of the link with that index, sorted.
+func prefixesOf(addresses []netlink.Addr, index int) []netip.Prefix {
+	var all []netip.Prefix
+	for _, address := range addresses {
+		if address.LinkIndex != index {
+			continue
+		}
+		ip, _ := netip.AddrFromSlice(address.IP.To4())
+		bits, _ := address.Mask.Size()
+		all = append(all, netip.PrefixFrom(ip, bits))
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all
 }
 
 func observeDefault(link *netlink.Handle) (netip.Addr, error) {

@@ -147,34 +147,42 @@ func (n *Network) Set(ctx context.Context, cfg Config) (Reached, error) {
 
 func (n *Network) set(ctx context.Context, cfg Config) (Reached, error) {
 	failed := n.observe(ctx, n.doubtful())
-	n.want = lay(n.names, cfg, n.options.MTU)
+	n.want = lay(n.names, cfg, n.options.MTU, n.haveSpace(""))
 	n.upward.use(cfg.Upstream)
+	reached := Reached{Endpoints: map[swarm.TaskID]EndpointState{}, Conflicts: n.want.conflicts}
+	for _, e := range cfg.Endpoints {
+		reached.Endpoints[e.Task] = EndpointState{Err: n.want.errorOf(e)}
+	}
 
-	failed = errors.Join(failed, n.leave(ctx), n.setHost(ctx))
-	states := make([]EndpointState, len(n.want.seats))
-	zones := zonesOf(cfg, n.want.seats)
-	order := make([]int, len(states))
+	if err := n.setTable(); err != nil {
+		for _, s := range n.want.seats {
+			reached.Endpoints[s.endpoint.Task] = EndpointState{Err: err}
+		}
+		return reached, errors.Join(failed, err)
+	}
+	failed = errors.Join(failed, n.leave(ctx), n.setBridges(ctx))
+	return reached, errors.Join(failed, n.setSeats(ctx, cfg, reached))
+}
+
+// setSeats sets all endpoints, some at once, and notes their states.
+func (n *Network) setSeats(ctx context.Context, cfg Config, reached Reached) error {
+	zones, order := zonesOf(cfg, n.want.seats), make([]int, len(n.want.seats))
 	for i := range order {
 		order[i] = i
 	}
-	failed = errors.Join(failed, each(ctx, order, func(i int) error {
+	states := make([]EndpointState, len(order))
+	failed := each(ctx, order, func(i int) error {
 		states[i] = n.setSeat(n.want.seats[i], zones[i])
 		return states[i].Err
-	}))
+	})
 
-	reached := Reached{Endpoints: map[swarm.TaskID]EndpointState{}, Conflicts: n.want.conflicts}
 	for i, s := range n.want.seats {
 		if states[i].NetNS == "" {
 			states[i].Err = ctx.Err() // it was not begun
 		}
 		reached.Endpoints[s.endpoint.Task] = states[i]
 	}
-	for _, e := range cfg.Endpoints {
-		if err := n.want.errorOf(e); err != nil {
-			reached.Endpoints[e.Task] = EndpointState{Err: err}
-		}
-	}
-	return reached, failed
+	return failed
 }
 
 // zonesOf computes each seat's zone; seats of one stack on the same networks
