@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +101,17 @@ func waitLog(t *testing.T, id swarm.TaskID, text string) {
 
 type errNotYet string
 
-func (e errNotYet) Error() string { return "log does not show " + string(e) }
+func (e errNotYet) Error() string { return "there is not yet " + string(e) }
+
+// snapshotDirs counts what containerd's snapshotter has on the disk.
+func snapshotDirs(t *testing.T) int {
+	t.Helper()
+	dirs, err := filepath.Glob(shared.dir + "/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(dirs)
+}
 
 func TestKillsWhatOutlivesItsGrace(t *testing.T) {
 	r := shared.open(t)
@@ -131,6 +142,7 @@ func TestRemoveLeavesNoTrace(t *testing.T) {
 	r := shared.open(t)
 	c := named(t, "web")
 	c.Spec = tinySpec(t)
+	layers := snapshotDirs(t)
 	c.Spec.Files = []swarm.File{{Kind: swarm.FileSecret, Target: "/run/secrets/a", Content: "sha256:aa"}}
 	c.Files = map[swarm.Digest][]byte{"sha256:aa": []byte("secret")}
 	c.Spec.Mounts = []swarm.Mount{{Kind: swarm.MountVolume, Source: "data", Target: "/data"}, {Kind: swarm.MountVolume, Source: "data", Target: "/part", Subpath: "part"}}
@@ -153,6 +165,14 @@ func TestRemoveLeavesNoTrace(t *testing.T) {
 	cid := containerID(c.ID)
 	for _, path := range []string{r.dir(cid), r.runDir(cid), "/sys/fs/cgroup/memory" + r.cgroup(cid)} {
 		gone(t, path)
+	}
+	if err := eventually(10*time.Second, func() error {
+		if now := snapshotDirs(t); now > layers {
+			return errNotYet("its writable layer removed")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	if got := read(t, path+"/part/file"); got != "kept\n" {
 		t.Errorf("the volume holds %q", got)

@@ -186,8 +186,9 @@ func connect(address, namespace string) (*client.Client, error) {
 	return c, nil
 }
 
-// Exits gives the end of each container, once: those of this daemon's life and
-// those that came while there was none. It is never closed.
+// Exits gives the end of each container once: those of this daemon's life, and
+// those that came while there was none, right after Open. It is never closed.
+// What a daemon took from it and forgot by dying is still in List.
 func (r *Runtime) Exits() <-chan Exit { return r.exits }
 
 // Close leaves the containers running and stops the rest.
