@@ -55,7 +55,7 @@ func (a *Agent) adopted(id swarm.TaskID) *worker {
 // restore makes a worker know what an earlier one knew.
 func (w *worker) restore(k kept) {
 	w.task, w.networks = k.Task, k.Networks
-	w.seen.Last = k.Status
+	w.seen.Last, w.keptState = k.Status, k.Status.State
 	w.seen.Health.Passed = k.Status.State == swarm.TaskHealthy
 	w.agent.outbox.report(w.id, k.Status)
 	w.learn(w.agent.keep)

@@ -30,6 +30,7 @@ type observer interface {
 	Probe(ctx context.Context, task swarm.TaskID, argv []string, timeout time.Duration) (exit int, output []byte, err error)
 	RemoveVolume(context.Context, swarm.VolumeID) error // again is not an error
 	Sweep(ctx context.Context, keep func(swarm.TaskID) bool) error
+	PruneImages(ctx context.Context, keep time.Duration) ([]string, error)
 }
 
 type streams interface {

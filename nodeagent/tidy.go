@@ -7,18 +7,28 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// blobsKept is how long content that no task names stays on disk.
-const blobsKept = 10 * time.Minute
+const (
+	blobsKept  = 10 * time.Minute   // how long content that no task names stays on disk
+	imagesKept = 7 * 24 * time.Hour // how long images that no container uses stay
+	pruneEvery = 6 * time.Hour
+)
 
 // keepTidy removes the volumes that the assignment gives up and the content
 // that no task names, when there may be some, and once what an unclean end left
-// behind.
+// behind. Images go when nothing has used them for a week.
 func (a *Agent) keepTidy(ctx context.Context) error {
+	prune := time.NewTicker(pruneEvery)
+	defer prune.Stop()
 	swept := false
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-prune.C:
+			if _, err := a.config.Runtime.PruneImages(ctx, imagesKept); err != nil {
+				a.log.Error("images were not pruned", "error", err)
+			}
+			continue
 		case <-a.tidy:
 		}
 		if !swept {

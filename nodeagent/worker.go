@@ -33,6 +33,8 @@ type worker struct {
 	halt     context.CancelFunc // ends the acting verb
 	unprobe  context.CancelFunc // ends the probing; nil while there is none
 	pulledAt time.Time          // when progress was last reported
+
+	keptState swarm.TaskState // on disk
 }
 
 func newWorker(a *Agent, id swarm.TaskID) *worker {
@@ -94,14 +96,19 @@ func sameStatus(a, b swarm.TaskStatus) bool {
 	return a == b
 }
 
-// report keeps a status on disk and sends it. The order matters: a manager
-// never knows more than the agent will after a crash.
+// report keeps a new state on disk and sends the status. The order matters: a
+// manager never knows more than the agent will after a crash. What comes before
+// the container is done again after one, and need not be kept.
 func (w *worker) report(status swarm.TaskStatus) {
 	w.mu.Lock()
 	k := kept{Task: w.task, Networks: w.networks, Status: status}
+	keep := status.State >= swarm.TaskPrepared && status.State != w.keptState
+	w.keptState = status.State
 	w.mu.Unlock()
-	if err := w.agent.keep.saveTask(k); err != nil {
-		w.agent.log.Error("status was not kept", "task", w.id, "error", err)
+	if keep {
+		if err := w.agent.keep.saveTask(k); err != nil {
+			w.agent.log.Error("status was not kept", "task", w.id, "error", err)
+		}
 	}
 	w.agent.outbox.report(w.id, status)
 	if !status.State.Live() {

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"sync"
 	"time"
@@ -119,23 +118,7 @@ func (d *Dispatcher) refresh(ctx context.Context, view *store.View, touched stor
 	defer d.mu.Unlock()
 	d.index = view.Index()
 
-	stacks := make(map[swarm.StackName]bool)
-	for _, stack := range touched.Stacks {
-		stacks[stack] = true
-	}
-	nodes := touched.Nodes
-	if touched.Everything {
-		maps.DeleteFunc(d.specs, func(swarm.Digest, Facts) bool { return true })
-		for stack := range d.sheets {
-			stacks[stack] = true
-		}
-		for _, record := range view.Stacks() {
-			stacks[record.Name] = true
-		}
-		for _, node := range view.Nodes() {
-			nodes = append(nodes, node.ID)
-		}
-	}
+	stacks, nodes := d.touched(view, touched)
 	for _, node := range nodes {
 		if d.see(view, node) {
 			for _, task := range view.TasksOn(node) {
@@ -156,6 +139,29 @@ func (d *Dispatcher) refresh(ctx context.Context, view *store.View, touched stor
 	default:
 		close(d.ready)
 	}
+}
+
+// touched lists what to look at anew. The caller holds mu.
+func (d *Dispatcher) touched(view *store.View, touched store.Touched) (map[swarm.StackName]bool, []swarm.NodeID) {
+	stacks, nodes := make(map[swarm.StackName]bool), touched.Nodes
+	for _, stack := range touched.Stacks {
+		stacks[stack] = true
+	}
+	if !touched.Everything {
+		return stacks, nodes
+	}
+
+	clear(d.specs)
+	for stack := range d.sheets {
+		stacks[stack] = true
+	}
+	for _, record := range view.Stacks() {
+		stacks[record.Name] = true
+	}
+	for _, node := range view.Nodes() {
+		nodes = append(nodes, node.ID)
+	}
+	return stacks, nodes
 }
 
 // redraw replaces a stack's sheet. The caller holds mu.
@@ -197,7 +203,7 @@ func (d *Dispatcher) facts(ctx context.Context, digest swarm.Digest) Facts {
 		facts.Files = append(facts.Files, file.Content)
 	}
 	if len(d.specs) >= factsKept {
-		maps.DeleteFunc(d.specs, func(swarm.Digest, Facts) bool { return true })
+		clear(d.specs)
 	}
 	d.specs[digest] = facts
 	return facts

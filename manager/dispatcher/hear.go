@@ -3,8 +3,10 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -23,6 +25,9 @@ func (d *Dispatcher) hear(ctx context.Context, s *session, stream agentStream) e
 		}
 		if m.Hello != nil {
 			return errors.New("the agent said hello twice")
+		}
+		if len(m.Reports) > wire.MaxReports {
+			return fmt.Errorf("the agent sent %d reports at once, more than %d", len(m.Reports), wire.MaxReports)
 		}
 		if !d.take(s, *m) {
 			return errReplaced
@@ -57,8 +62,7 @@ func (d *Dispatcher) take(s *session, m wire.FromAgent) bool {
 
 	for _, r := range m.Reports {
 		if task, known := view.Task(r.Task); known && task.Node == s.node && tells(task.Status, r.Status) {
-			r.Status.Drained = false // that is the dispatcher's to say
-			d.reports.report(r.Task, r.Status)
+			d.reports.report(r.Task, bounded(r.Status))
 		}
 	}
 	if len(m.Removed) > 0 {
@@ -76,9 +80,21 @@ func (d *Dispatcher) takeRemoved(view *store.View, node swarm.NodeID, removed []
 	}
 }
 
-// tells reports whether a report says more than is known.
+// maxMessage bounds what a status says, in bytes.
+const maxMessage = 4 << 10
+
+// bounded leaves out what is not the agent's to say: times, and what drained.
+func bounded(s swarm.TaskStatus) swarm.TaskStatus {
+	return swarm.TaskStatus{
+		State: s.State, Exit: s.Exit, Message: strings.ToValidUTF8(s.Message[:min(len(s.Message), maxMessage)], "?"),
+		Cause: s.Cause, Pulled: s.Pulled, OOM: s.OOM,
+	}
+}
+
+// tells reports whether a report says more than is known. That a task is lost
+// is no agent's to say.
 func tells(known, report swarm.TaskStatus) bool {
-	if !known.State.Live() || report.State < known.State {
+	if !known.State.Live() || report.State < known.State || report.State > swarm.TaskRejected {
 		return false
 	}
 	return report.State > known.State || report.Message != known.Message ||

@@ -271,6 +271,14 @@ func (r *Runtime) Sweep(ctx context.Context, keep func(swarm.TaskID) bool) error
 	return err
 }
 
+// PruneImages prints itself.
+func (r *Runtime) PruneImages(_ context.Context, keep time.Duration) ([]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell("prune images older than %s", keep)
+	return nil, nil
+}
+
 // Logs says what the container says.
 func (r *Runtime) Logs(_ context.Context, id swarm.TaskID, _ swarm.LogQuery, emit func(swarm.LogLine) error) error {
 	r.mu.Lock()
