@@ -134,7 +134,7 @@ func follow(t testing.TB, s *Syncer, source swarm.Source, credential swarm.Crede
 // next waits for a report that fits.
 func (f *follower) next(what string, fits func(Report) bool) Report {
 	f.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(90 * time.Second) // of a machine that others use too
 	var seen []string
 	for {
 		select {
