@@ -29,6 +29,7 @@ type cluster struct {
 	names     map[swarm.TaskID]string
 	counts    map[string]int
 	since     map[swarm.TaskID]since
+	lives     map[swarm.TaskID]life
 	full      bool // no node takes new tasks
 	askAt     time.Time
 	steps     int
@@ -63,7 +64,7 @@ func newCluster(nodes ...swarm.NodeID) *cluster {
 	c := &cluster{
 		now: epoch, contents: map[swarm.Digest]*swarm.Stack{}, tasks: map[swarm.TaskID]*swarm.Task{},
 		nodes: map[swarm.NodeID]*swarm.Node{}, images: map[swarm.Digest]string{}, names: map[swarm.TaskID]string{},
-		counts: map[string]int{}, since: map[swarm.TaskID]since{},
+		counts: map[string]int{}, since: map[swarm.TaskID]since{}, lives: map[swarm.TaskID]life{},
 	}
 	c.record.Name = "shop"
 	for _, id := range nodes {
@@ -241,6 +242,7 @@ func (c *cluster) create(t swarm.Task) {
 	c.counts[seat]++
 	c.names[t.ID] = fmt.Sprintf("%s#%d", seat, c.counts[seat])
 	c.since[t.ID] = since{created: c.now}
+	c.lives[t.ID] = c.lifeOf(&t)
 	c.tasks[t.ID] = &t
 	c.place(&t)
 	after := ""
@@ -322,37 +324,22 @@ func (c *cluster) desire(d swarm.Desire) {
 	c.say("%s %s", d.Desired, c.names[d.Task])
 }
 
-// life returns how a task behaves: by the newest act that speaks of it.
-func (c *cluster) life(t *swarm.Task) life {
+// lifeOf returns how a new task will behave: by the newest act that speaks of
+// it. A job ends a second after it was healthy.
+func (c *cluster) lifeOf(t *swarm.Task) life {
+	l := life{dies: -1}
 	for _, a := range slices.Backward(c.acts) {
-		if a.image != c.images[t.Spec] || a.seat != "" && a.seat != seatName(*t) {
-			continue
+		if a.image == c.images[t.Spec] && (a.seat == "" || a.seat == seatName(*t)) {
+			key := seatName(*t) + a.image
+			l = a.lives[min(c.counts[key], len(a.lives)-1)]
+			c.counts[key]++
+			break
 		}
-		nth := 0
-		for id, other := range c.names {
-			if id != t.ID && strings.HasPrefix(other, seatName(*t)+"#") && c.before(id, t.ID) && c.specOf(id) == t.Spec {
-				nth++
-			}
-		}
-		return a.lives[min(nth, len(a.lives)-1)]
 	}
-	return life{dies: -1}
-}
-
-func (c *cluster) before(a, b swarm.TaskID) bool {
-	numberOf := func(id swarm.TaskID) (n int) {
-		_, text, _ := strings.Cut(c.names[id], "#")
-		fmt.Sscan(text, &n)
-		return n
+	if t.Job && l.dies < 0 && l.healthy >= 0 {
+		l.dies = l.healthy + time.Second
 	}
-	return numberOf(a) < numberOf(b)
-}
-
-func (c *cluster) specOf(id swarm.TaskID) swarm.Digest {
-	if t := c.tasks[id]; t != nil {
-		return t.Spec
-	}
-	return ""
+	return l
 }
 
 // act lets every agent take the steps that are due now.
@@ -369,7 +356,7 @@ func (c *cluster) act() bool {
 // due returns when the agent of a task has its next step to do.
 func (c *cluster) due(id swarm.TaskID) time.Time {
 	t, at := c.tasks[id], c.since[id]
-	l := c.life(t)
+	l := c.lives[id]
 	next := time.Time{}
 	soonest := func(from time.Time, d time.Duration) {
 		if d >= 0 && (next.IsZero() || from.Add(d).Before(next)) {
@@ -410,7 +397,7 @@ func (c *cluster) actOn(t *swarm.Task) bool {
 	if c.unreachable(t) {
 		return false
 	}
-	l, at := c.life(t), c.since[t.ID]
+	l, at := c.lives[t.ID], c.since[t.ID]
 	state := t.Status.State
 	reached := func(from time.Time, d time.Duration) bool { return d >= 0 && !c.now.Before(from.Add(d)) }
 

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/gitswarm/gitswarm/swarm"
@@ -16,12 +17,62 @@ func (s *step) blocked(sv *service) string {
 	if sv.back {
 		return s.blockedBack(sv)
 	}
+	other, dependency := s.unmet(sv)
+	if other == nil || sv.policy().OnFailure == swarm.FailureContinue && s.stalled(sv, other) {
+		return ""
+	}
+	return sv.name + " waits for " + other.name + " " + words(dependency.Condition)
+}
+
+// unmet returns the first service that sv has to wait for, or nil.
+func (s *step) unmet(sv *service) (*service, swarm.Dependency) {
 	for _, dependency := range acyclic(s.content(s.rollout.To))[sv.name] {
 		if other := s.service(dependency.Service); other != nil && other.want != nil && !s.met(other, dependency.Condition) {
-			return sv.name + " waits for " + other.name + " " + words(dependency.Condition)
+			return other, dependency
 		}
 	}
-	return ""
+	return nil, swarm.Dependency{}
+}
+
+// stalled reports whether a service has waited for another for the whole of
+// its deadline while nothing of the rollout became any better. A job may run
+// for as long as it likes.
+func (s *step) stalled(sv, other *service) bool {
+	runs := func(st *seat) bool { return s.keeper(st, other.goal()) != nil && s.tolerated(st) == nil }
+	if other.ends && slices.ContainsFunc(other.seats, runs) {
+		return false
+	}
+	progress := later(s.rollout.Began, s.rollout.Opened)
+	for _, each := range s.services {
+		for _, st := range each.seats {
+			for _, t := range st.tasks {
+				if s.isNew(each, t) && (t.healthy() || each.ends && t.Status.State == swarm.TaskComplete) {
+					progress = later(progress, t.Status.Since)
+				}
+			}
+		}
+	}
+	due := progress.Add(deadline(sv))
+	s.ask(due)
+	return !s.now.Before(due)
+}
+
+// waitedInVain returns the failure of a service that waited in vain, or nil.
+func (s *step) waitedInVain(sv *service) *failure {
+	if sv.back || sv.want == nil || s.rollout.Touched.IsZero() {
+		return nil
+	}
+	other, dependency := s.unmet(sv)
+	if other == nil || !s.stalled(sv, other) {
+		return nil
+	}
+	for _, st := range sv.seats {
+		if s.dirty(st) && !s.begun(st) {
+			why := fmt.Sprintf("%s waited %s for %s %s", st.name(), deadline(sv), other.name, words(dependency.Condition))
+			return &failure{seat: st, at: s.now, why: why, environment: !other.changed()}
+		}
+	}
+	return nil
 }
 
 func words(condition swarm.Condition) string {

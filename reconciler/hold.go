@@ -27,7 +27,7 @@ func (s *step) leaveRest(sv *service) {
 	}
 	for _, st := range sv.extra {
 		switch {
-		case st.any(func(t *task) bool { return t.asked() }):
+		case !st.any((*task).staying) && st.any((*task).asked):
 			s.clear(st)
 		case sv.back, s.rollout.Phase == swarm.PhaseFailed: // added by what failed: it is not started again
 			s.pushGoers(st)

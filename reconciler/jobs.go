@@ -10,12 +10,11 @@ func (s *step) ends(sv *service) bool {
 	if sv.want != nil && sv.want.Mode.Job() {
 		return true
 	}
-	for _, stack := range []*swarm.Stack{s.view.Healthy, s.content(s.rollout.To)} {
-		if stack != nil && awaited(stack, sv.name) {
-			return true
-		}
+	stack := s.content(s.rollout.To)
+	if sv.want == nil || sv.back || s.rollout.Phase == swarm.PhaseHealthy || s.rollout.Phase == swarm.PhaseRolledBack {
+		stack = s.view.Healthy
 	}
-	return false
+	return stack != nil && awaited(stack, sv.name)
 }
 
 // awaited reports whether a service of the stack waits for name to complete.
@@ -54,18 +53,32 @@ func (s *step) startsAnew(st *seat) bool {
 	return newNode && !sv.back && s.rollout.Phase != swarm.PhaseRolledBack
 }
 
+// restsAfter reports whether the seat is a job's, and the job is not to run
+// there: it goes back, or has no reason to run and nothing to try again.
+func (s *step) restsAfter(st *seat, g target, fresh bool) bool {
+	if !st.service.ends {
+		return false
+	}
+	last := s.lastOf(st, g)
+	return st.service.back || s.rollout.Phase == swarm.PhaseRolledBack || !fresh && (last == nil || last.asked())
+}
+
 // satisfied reports whether the seat's last task ended, and that is all that
 // the target asks of it.
 func (s *step) satisfied(st *seat, g target) bool {
 	last := s.lastOf(st, g)
-	if last == nil || last.Status.State != swarm.TaskComplete {
-		return false
-	}
-	return st.service.ends || g.def.Restart.Condition == swarm.RestartNone || g.def.Restart.Condition == swarm.RestartOnFailure
+	return last != nil && last.Status.State == swarm.TaskComplete && mayComplete(st.service, g.def)
+}
+
+// mayComplete reports whether a task of the service that exits 0 has done what
+// it was asked.
+func mayComplete(sv *service, def *swarm.Service) bool {
+	return sv.ends || def.Restart.Condition == swarm.RestartNone || def.Restart.Condition == swarm.RestartOnFailure
 }
 
 // lastOf returns the seat's newest task if it ended, or is gone, and was what
-// the target asks for.
+// the target asks for. Beside a task that must be replaced, only what the
+// rollout itself brought counts.
 func (s *step) lastOf(st *seat, g target) *task {
 	if g.def == nil {
 		return nil
@@ -75,13 +88,22 @@ func (s *step) lastOf(st *seat, g target) *task {
 	if last == nil || last.live() || !matches(last) || s.forgiven(st.service, last) {
 		return nil
 	}
+	if st.any((*task).staying) && !s.isNew(st.service, last) {
+		return nil
+	}
 	return last
 }
 
 // forgiven reports whether the task ended before the rollout that tries its
 // spec again.
 func (s *step) forgiven(sv *service, t *task) bool {
-	return sv.changed() && !s.rollout.Phase.Ended() && t.Status.State != swarm.TaskComplete && t.Status.Since.Before(s.rollout.Began)
+	return s.bygone(sv, t) && (t.Status.State != swarm.TaskComplete || !mayComplete(sv, sv.to))
+}
+
+// bygone reports whether the task ended before the running rollout brought its
+// service another spec, or the same once more.
+func (s *step) bygone(sv *service, t *task) bool {
+	return sv.changed() && !s.rollout.Phase.Ended() && endedBefore(t, s.rollout.Began)
 }
 
 // hardToUndo returns the name of a job that completed in this rollout and was

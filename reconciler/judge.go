@@ -37,16 +37,22 @@ func (s *step) failed(sv *service, st *seat, t *task) bool {
 	if sv.back {
 		since = s.rollout.Turned
 	}
-	if st.late || t.lost || !s.isNew(sv, t) || !byItself(t) || t.Status.Since.Before(since) {
+	if st.late || t.lost || !s.isNew(sv, t) || !byItself(t) || endedBefore(t, since) {
 		return false
 	}
 	switch t.Status.State {
 	case swarm.TaskStopped: // by somebody who may
 		return false
 	case swarm.TaskComplete:
-		return !sv.ends && sv.want.Restart.Condition != swarm.RestartNone && sv.want.Restart.Condition != swarm.RestartOnFailure
+		return !mayComplete(sv, sv.want)
 	}
 	return true
+}
+
+// endedBefore reports whether a task had ended when something was begun, which
+// may have been in the same instant.
+func endedBefore(t *task, begun time.Time) bool {
+	return t.Created.Before(begun) && !t.Status.Since.After(begun)
 }
 
 // tolerated returns the seat's failure in this rollout, or nil. That the
@@ -67,10 +73,10 @@ func (s *step) tolerated(st *seat) *failure {
 		}
 	}
 	spare := 0
-	if sv.ends {
+	if sv.ends && sv.want.Restart.Condition != swarm.RestartNone {
 		spare = sv.want.Restart.MaxAttempts
 	}
-	if last != nil && count > spare {
+	if last != nil && (count > spare || !s.restarts(st, sv.goal(), last)) {
 		return &failure{seat: st, at: last.Status.Since, why: st.name() + " " + reason(last)}
 	}
 	return s.overtime(st)
@@ -84,22 +90,26 @@ func (s *step) overtime(st *seat) *failure {
 	if last == nil || last.healthy() {
 		return nil
 	}
-	deadline := sv.want.Deadline
-	if deadline <= 0 {
-		deadline = defaultDeadline
-	}
-	due := first.Add(deadline)
+	due := first.Add(deadline(sv))
 	s.ask(due)
 	if s.now.Before(due) {
 		return nil
 	}
 
-	f := &failure{seat: st, at: due, why: fmt.Sprintf("%s was not healthy within %s", st.name(), deadline)}
+	f := &failure{seat: st, at: due, why: fmt.Sprintf("%s was not healthy within %s", st.name(), deadline(sv))}
 	if !last.Status.State.Running() {
 		f.environment = true
 		f.why += ": " + reason(last)
 	}
 	return f
+}
+
+// deadline is how long a new task of the service may take to be healthy.
+func deadline(sv *service) time.Duration {
+	if sv.want.Deadline > 0 {
+		return sv.want.Deadline
+	}
+	return defaultDeadline
 }
 
 // trial returns since when the seat tries to become healthy in this rollout,
@@ -167,8 +177,11 @@ func (s *step) judgeService(sv *service) *failure {
 	}
 
 	policy := sv.policy()
-	if first == nil || policy.OnFailure == swarm.FailureContinue {
+	if policy.OnFailure == swarm.FailureContinue {
 		return nil
+	}
+	if first == nil {
+		return s.waitedInVain(sv)
 	}
 	if float64(count)/float64(max(1, s.rollout.Dirty[sv.name])) <= policy.MaxFailureRatio {
 		return nil

@@ -172,7 +172,7 @@ func (s *step) seatNodes(sv *service, seats map[swarm.Seat]*seat) {
 		}
 		st.late = !s.rollout.Began.IsZero() && node.Joined.After(s.rollout.Began)
 
-		if node.State == swarm.NodeReady && node.Availability == swarm.NodeActive {
+		if takes(node) {
 			sv.seats = append(sv.seats, st)
 		} else if taken {
 			sv.kept = append(sv.kept, st)

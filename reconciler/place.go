@@ -18,6 +18,11 @@ func Fits(service *swarm.Service, node *swarm.Node) bool {
 	return !slices.ContainsFunc(service.Constraints, func(c string) bool { return !meets(node, c) })
 }
 
+// takes reports whether the node takes new tasks now.
+func takes(node *swarm.Node) bool {
+	return node.State == swarm.NodeReady && node.Availability == swarm.NodeActive
+}
+
 // meets evaluates one constraint, "key==value" or "key!=value".
 func meets(node *swarm.Node, constraint string) bool {
 	equal := true

@@ -19,7 +19,7 @@ func (s *step) tend(st *seat, g target, fresh bool) {
 		s.exchange(st, g, keeper)
 		return
 	}
-	if s.satisfied(st, g) || st.service.ends && !fresh && s.lastOf(st, g) == nil || st.service.ends && st.service.back {
+	if s.satisfied(st, g) || s.restsAfter(st, g, fresh) {
 		s.pushAll(st)
 		return
 	}
@@ -47,8 +47,11 @@ func (s *step) fits(t *task, g target) bool {
 	if t.Spec != g.def.Spec || t.Generation != g.generation {
 		return false
 	}
+	if g.anywhere {
+		return true
+	}
 	node := s.nodes[t.Node]
-	return g.anywhere || node == nil || Fits(g.def, node)
+	return t.Job == g.ends && (node == nil || Fits(g.def, node))
 }
 
 // exchange lets the keeper take the seat. Stop-first: it is prepared, the old
@@ -68,7 +71,7 @@ func (s *step) exchange(st *seat, g target, keeper *task) {
 		switch {
 		case !t.staying(), newer: // it goes already, or its turn was taken back
 			s.push(t, swarm.DesiredStop)
-		case s.useless(st, t), keeper.healthy(), !first && s.ready(keeper):
+		case s.useless(st, t), keeper.healthy(), !first && s.ready(keeper), s.belongs(st, g):
 			if t.Status.State.Running() {
 				s.touch()
 			}
@@ -194,7 +197,7 @@ func (s *step) cancel(st *seat, g target) {
 			serving = t
 		}
 	}
-	if !g.anywhere && s.tolerated(st) != nil { // the seat belongs to the new content, though it failed there
+	if s.belongs(st, g) {
 		for _, t := range st.tasks {
 			if t.staying() {
 				s.touch()
@@ -203,6 +206,10 @@ func (s *step) cancel(st *seat, g target) {
 		}
 	}
 }
+
+// belongs reports whether the seat is the new content's although it failed
+// there: the failure is tolerated.
+func (s *step) belongs(st *seat, g target) bool { return !g.anywhere && s.tolerated(st) != nil }
 
 // clear empties a seat that is no longer wanted, without a trace.
 func (s *step) clear(st *seat) {

@@ -16,6 +16,9 @@ const (
 // restart_policy after an end, with a growing pause after the environment
 // refused.
 func (s *step) fill(st *seat, g target, fresh bool) {
+	if node := s.nodes[st.node]; st.node != "" && (node == nil || !takes(node)) {
+		return
+	}
 	last := s.lastOf(st, g)
 	if last == nil || last.asked() {
 		if fresh || last != nil || s.successorDue(st) {
@@ -36,7 +39,12 @@ func (s *step) fill(st *seat, g target, fresh bool) {
 		}
 		s.create(st, g, time.Time{})
 	case s.restarts(st, g, last):
-		s.create(st, g, state.Since.Add(g.def.Restart.Delay))
+		at := state.Since.Add(g.def.Restart.Delay)
+		if state.Started.IsZero() && s.now.Before(at) { // preparing it again is what the delay is for
+			s.ask(at)
+			return
+		}
+		s.create(st, g, at)
 		s.happened("task", st, "was restarted: "+reason(last))
 	}
 }
@@ -70,7 +78,7 @@ func (s *step) attempts(st *seat, g target, last *task) int {
 	for _, t := range st.tasks {
 		window := g.def.Restart.Window
 		switch {
-		case t.Spec != last.Spec, t.Generation != last.Generation, !byItself(t), s.forgiven(st.service, t):
+		case t.Spec != last.Spec, t.Generation != last.Generation, !byItself(t), s.bygone(st.service, t):
 		case window > 0 && last.Status.Since.Sub(t.Status.Since) >= window:
 		default:
 			count++

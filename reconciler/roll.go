@@ -25,7 +25,7 @@ func (s *step) progress() {
 		waits = cmp.Or(waits, s.roll(sv, s.blocked(sv)))
 	}
 	s.noteJobs()
-	if s.settled() && s.sweep() {
+	if s.cleared() {
 		s.succeed()
 		return
 	}
@@ -35,7 +35,7 @@ func (s *step) progress() {
 // noteJobs remembers which jobs the rollout has completed.
 func (s *step) noteJobs() {
 	for _, sv := range s.services {
-		if !sv.ends || !sv.changed() || s.rollout.Jobs[sv.name] != "" {
+		if !sv.ends || len(sv.seats) == 0 || !sv.changed() || s.rollout.Jobs[sv.name] != "" {
 			continue
 		}
 		if slices.ContainsFunc(sv.seats, func(st *seat) bool { return !s.satisfied(st, sv.goal()) }) {
@@ -53,12 +53,19 @@ func (s *step) noteJobs() {
 // the environment refuses, it is waiting.
 func (s *step) show(waits string) {
 	refused := s.refusal()
-	if s.rollout.Touched.IsZero() && refused != "" {
-		s.waiting(refused)
+	if why := cmp.Or(refused, waits); s.rollout.Touched.IsZero() && why != "" && (refused != "" || !s.beganAny()) {
+		s.waiting(why)
 		return
 	}
 	s.rollout.Phase = swarm.PhaseProgressing
 	s.rollout.Why = cmp.Or(refused, waits)
+}
+
+// beganAny reports whether the rollout has brought any seat a task.
+func (s *step) beganAny() bool {
+	return len(s.decision.Create) > 0 || slices.ContainsFunc(s.services, func(sv *service) bool {
+		return slices.ContainsFunc(sv.seats, s.begun)
+	})
 }
 
 func (s *step) waiting(why string) {
@@ -125,8 +132,6 @@ func (s *step) roll(sv *service, blocked string) string {
 		waits = true
 		s.tend(st, s.own(st), false)
 	}
-	s.leaveRest(sv)
-
 	if waits {
 		return blocked
 	}
@@ -139,7 +144,7 @@ func (s *step) mine(st *seat, turn, free bool) bool {
 	switch {
 	case turn, s.begun(st), s.keeper(st, st.service.goal()) != nil:
 		return true
-	case s.lastOf(st, st.service.goal()) != nil && !st.any((*task).staying):
+	case s.lastOf(st, st.service.goal()) != nil:
 		return true
 	case !free:
 		return false

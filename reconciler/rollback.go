@@ -131,7 +131,7 @@ func (s *step) rollBack() {
 	for _, sv := range s.services {
 		s.roll(sv, s.blocked(sv))
 	}
-	if s.settled() && s.sweep() {
+	if s.cleared() {
 		s.wentBack()
 	}
 }

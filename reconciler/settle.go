@@ -51,6 +51,18 @@ func (s *step) proven(sv *service, t *task) (bool, time.Time) {
 	return !s.now.Before(until), until
 }
 
+// cleared lets what is no longer wanted go, once all else has settled, and
+// reports whether it has gone.
+func (s *step) cleared() bool {
+	if s.settled() {
+		return s.sweep()
+	}
+	for _, sv := range s.services {
+		s.leaveRest(sv)
+	}
+	return false
+}
+
 // settled reports whether every seat that must be there has become what it
 // must be.
 func (s *step) settled() bool {
@@ -72,6 +84,9 @@ func (s *step) settled() bool {
 func (s *step) sweep() bool {
 	clean := true
 	for _, sv := range s.services {
+		for _, st := range sv.kept {
+			s.pushGoers(st)
+		}
 		if len(sv.extra) == 0 {
 			continue
 		}

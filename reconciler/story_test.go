@@ -401,7 +401,7 @@ func watchRules() func(*cluster) {
 			states[id] = t.Status.State
 			seat := seatName(*t)
 			patient := t.Desired >= swarm.DesiredStop && c.now.Sub(t.DesiredAt) >= stopPatience
-			if t.Status.State.Running() && !c.unreachable(t) && !patient {
+			if t.Status.State.Running() && !c.unreachable(t) && !patient && t.Excused != "node lost" {
 				running[seat]++
 			}
 			for _, stack := range c.contents {

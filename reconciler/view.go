@@ -138,11 +138,13 @@ type service struct {
 func (sv *service) all() []*seat { return slices.Concat(sv.seats, sv.kept, sv.extra) }
 
 // goal is what a seat of the service must run.
-func (sv *service) goal() target { return target{def: sv.want, generation: sv.generation} }
+func (sv *service) goal() target {
+	return target{def: sv.want, generation: sv.generation, ends: sv.ends}
+}
 
 // changed reports whether the rollout brings the service a new spec.
 func (sv *service) changed() bool {
-	return sv.to != nil && (sv.from == nil || sv.from.Spec != sv.to.Spec)
+	return sv.to != nil && (sv.from == nil || sv.from.Spec != sv.to.Spec || sv.from.Mode.Job() != sv.to.Mode.Job())
 }
 
 // policy is the policy that the service rolls by.
@@ -160,5 +162,6 @@ func (sv *service) policy() swarm.RolloutPolicy {
 type target struct {
 	def        *swarm.Service
 	generation uint64
-	anywhere   bool // the node is not held against the task
+	ends       bool // a task of it is meant to end
+	anywhere   bool // neither its node nor its being meant to end is held against a task
 }
