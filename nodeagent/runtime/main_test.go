@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) != "" {
 		os.Exit(daemon())
 	}
+	if list := os.Getenv(wipeEnv); list != "" {
+		os.Exit(wipeAll(list))
+	}
+	wipeWhenInterrupted()
 	code := m.Run()
 	if err := shared.close(); err != nil {
 		fmt.Fprintln(os.Stderr, "clean up:", err)
@@ -85,6 +89,7 @@ func (b *bench) start() (err error) {
 	if b.run, err = os.MkdirTemp("/run", "gsrt-"); err != nil {
 		return err
 	}
+	places.Store(b.run, b.dir)
 	if b.shim, err = buildShim(b.dir); err != nil {
 		return err
 	}
@@ -122,6 +127,7 @@ func (b *bench) close() error {
 	if b.runtime == nil {
 		return nil
 	}
+	defer places.Delete(b.run)
 	err := b.runtime.Sweep(context.Background(), func(swarm.TaskID) bool { return false })
 	err = errors.Join(err, leftovers(b.run), b.runtime.Close())
 	b.registry.Close()

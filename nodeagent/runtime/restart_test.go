@@ -130,6 +130,7 @@ func daemonConfig(t *testing.T) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	places.Store(run, dir)
 	config := Config{Dir: dir, RunDir: run, Namespace: filepath.Base(run), Shim: shared.shim}
 	t.Cleanup(func() {
 		d := launch(t, config)
@@ -138,6 +139,7 @@ func daemonConfig(t *testing.T) Config {
 			t.Error(err)
 		}
 		d.stop()
+		places.Delete(run)
 		for _, dir := range []string{run, dir} {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Error(err)
