@@ -142,13 +142,17 @@ func (a *app) watchSource(ctx context.Context, c *client, request api.SourceRequ
 
 // writeFound prints what a new source holds and how to go on.
 func (a *app) writeFound(source api.Source, page api.Status, plan api.Plan, approved bool) {
-	fmt.Fprintf(a.stdout, "source %s: %s, %d stacks: %s\n", source.ID, short(source.Head), len(source.Stacks), dash(strings.Join(source.Stacks, ", ")))
+	fmt.Fprintf(a.stdout, "source %s: %s, %s: %s\n", source.ID, short(source.Head), counted(len(source.Stacks), "stack"), dash(strings.Join(source.Stacks, ", ")))
 	if approved {
 		fmt.Fprintln(a.stdout, "it is being rolled out → gitswarm status --watch")
 		return
 	}
 	a.writePlan(plan)
-	for _, id := range plansToApprove(page, source.ID) {
+	plans := plansToApprove(page, source.ID)
+	if len(plans) == 0 && !source.Approved {
+		fmt.Fprintln(a.stdout, "\nnothing is started yet → gitswarm status names the plan to approve once a stack could run")
+	}
+	for _, id := range plans {
 		fmt.Fprintf(a.stdout, "\nnothing is started yet → %s\n", a.paint.cyan("gitswarm approve "+id))
 	}
 }

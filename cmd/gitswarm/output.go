@@ -129,6 +129,14 @@ func took(began time.Time, over *time.Time) string {
 	return api.Ago(over.Sub(began))
 }
 
+// counted: "1 stack", "2 stacks".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // dash stands for nothing in a table.
 func dash(text string) string {
 	if text == "" {

@@ -163,10 +163,19 @@ func (a *app) writePlan(plan api.Plan) {
 	if plan.Revision != "" {
 		where = short(plan.Revision)
 	}
-	if plan.Changes == 0 && !cannot(plan) {
+	held := 0
+	for _, stack := range plan.Stacks {
+		if stack.Problem != nil {
+			held++
+		}
+	}
+	switch {
+	case held > 0:
+		fmt.Fprintf(a.stdout, "%s makes %s; %s cannot be rolled out now\n", where, counted(plan.Changes, "change"), counted(held, "stack"))
+	case plan.Changes == 0:
 		fmt.Fprintf(a.stdout, "%s changes nothing\n", where)
-	} else {
-		fmt.Fprintf(a.stdout, "%s makes %d changes\n", where, plan.Changes)
+	default:
+		fmt.Fprintf(a.stdout, "%s makes %s\n", where, counted(plan.Changes, "change"))
 	}
 
 	for _, stack := range plan.Stacks {
