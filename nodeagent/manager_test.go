@@ -37,13 +37,24 @@ type session struct {
 	hello  wire.Hello
 	stream wire.Stream[wire.FromManager, wire.FromAgent]
 
-	mu      sync.Mutex
-	status  map[swarm.TaskID]swarm.TaskStatus
+	mu     sync.Mutex
+	status map[swarm.TaskID]swarm.TaskStatus
+	counts
+}
+
+// counts is what else the agent said.
+type counts struct {
 	applied uint64
 	resends int
 	beats   int
 	removed []swarm.VolumeID
 	over    bool
+}
+
+func (s *session) said() counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
 }
 
 func newManager(t *testing.T) *manager {

@@ -131,7 +131,7 @@ func TestAsksForAllWhenADeltaDoesNotFit(t *testing.T) {
 		n.manager.assign(one(web, spec, swarm.DesiredRun))
 		wrong := wire.Delta{Index: 9, Base: 1, Changes: wire.Changes{GoneTasks: []swarm.TaskID{web}}, Hash: 12345}
 		n.manager.send(wire.FromManager{Delta: &wrong})
-		if got := n.manager.latest().resends; got != 1 {
+		if got := n.manager.latest().said().resends; got != 1 {
 			t.Errorf("the agent asked %d times", got)
 		}
 		if got := n.runtime.Running(); len(got) != 1 {
@@ -151,7 +151,7 @@ func TestLeavesAManagerThatIsBehind(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n.manager.opened() < 2 || !n.manager.sessions[0].over {
+		if n.manager.opened() < 2 || !n.manager.sessions[0].said().over {
 			t.Error("the agent kept the session")
 		}
 	})
@@ -170,7 +170,7 @@ func TestRepeatsEveryStatusInANewSession(t *testing.T) {
 			t.Fatalf("%d sessions", n.manager.opened())
 		}
 		n.is(web, "failed, exited 7 after 0s")
-		if got := n.manager.latest().applied; got != 1 {
+		if got := n.manager.latest().said().applied; got != 1 {
 			t.Errorf("applied is %d in the new session", got)
 		}
 	})
@@ -180,7 +180,7 @@ func TestGivesASignOfLifeEachSecond(t *testing.T) {
 	bubble(t, func(n *node) {
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		if got := n.manager.latest().beats; got != 10 {
+		if got := n.manager.latest().said().beats; got != 10 {
 			t.Errorf("%d signs of life in 10 s", got)
 		}
 	})
@@ -190,12 +190,12 @@ func TestAppliedIsSaidOnceTheNetworkIsSet(t *testing.T) {
 	bubble(t, func(n *node) {
 		n.network.Takes = time.Second
 		n.manager.assign(swarm.Assignment{Services: []swarm.AssignedService{{ID: "shop/web"}}})
-		if got := n.manager.latest().applied; got != 0 {
+		if got := n.manager.latest().said().applied; got != 0 {
 			t.Errorf("applied %d was said before the network was set", got)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := n.manager.latest().applied; got != 1 {
+		if got := n.manager.latest().said().applied; got != 1 {
 			t.Errorf("applied is %d", got)
 		}
 	})
@@ -213,13 +213,13 @@ func TestANetworkThatFailsIsNotCalledApplied(t *testing.T) {
 		n.manager.assign(swarm.Assignment{})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := n.manager.latest().applied; got != 0 {
+		if got := n.manager.latest().said().applied; got != 0 {
 			t.Errorf("applied is %d", got)
 		}
 		works.Store(true)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if got := n.manager.latest().applied; got != 1 {
+		if got := n.manager.latest().said().applied; got != 1 {
 			t.Errorf("applied is %d once the network works again", got)
 		}
 	})
@@ -375,7 +375,7 @@ func TestRemovesVolumesThatWereGivenUp(t *testing.T) {
 	bubble(t, func(n *node) {
 		n.manager.assign(swarm.Assignment{Volumes: []swarm.VolumeID{"shop/data"}})
 		n.told("remove volume shop/data")
-		if got := n.manager.latest().removed; !slices.Equal(got, []swarm.VolumeID{"shop/data"}) {
+		if got := n.manager.latest().said().removed; !slices.Equal(got, []swarm.VolumeID{"shop/data"}) {
 			t.Errorf("removed are %v", got)
 		}
 	})

@@ -140,11 +140,12 @@ func (w *worker) release(index uint64) {
 	w.stir()
 }
 
-// ended tells the worker that its container has.
+// ended tells the worker that its container has. Word of one that is not there
+// is late, and passed over.
 func (w *worker) ended(exit runtime.Exit) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.seen.Container == converge.Exited {
+	if w.seen.Container == converge.Exited || w.seen.Container == converge.Absent {
 		return
 	}
 	w.seen.Container = converge.Exited
