@@ -30,6 +30,9 @@ func (s *step) begin() {
 	}
 	s.load()
 	s.countDirty(func(*service) bool { return true })
+	if s.beganAny() { // taken over from the superseded one
+		s.touch()
+	}
 	s.happened("rollout", nil, to.Revision.Short()+" began")
 }
 

@@ -59,7 +59,7 @@ func (s *step) stalled(sv, other *service) bool {
 
 // waitedInVain returns the failure of a service that waited in vain, or nil.
 func (s *step) waitedInVain(sv *service) *failure {
-	if sv.back || sv.want == nil || s.rollout.Touched.IsZero() {
+	if sv.back || sv.want == nil || s.rollout.Touched.IsZero() && (s.refusal() != "" || !s.beganAny()) {
 		return nil
 	}
 	other, dependency := s.unmet(sv)

@@ -95,6 +95,7 @@ func (s *step) turn(f *failure) {
 	for _, name := range r.Groups {
 		turned[name] = true
 	}
+	s.involve(turned)
 	if job := s.hardToUndo(turned); job != "" {
 		r.Why += "; not rolled back: " + job + " has completed and is not declared x-gitswarm.reversible"
 		s.pause(f)
@@ -119,6 +120,22 @@ func (s *step) turn(f *failure) {
 	s.load()
 	s.countDirty(func(sv *service) bool { return sv.back && !slices.Contains(before, group(sv)) })
 	s.happened("rollout", nil, r.To.Revision.Short()+" began to roll back to "+r.From.Revision.Short())
+}
+
+// involve adds the groups whose services still wait for a service that goes
+// back.
+func (s *step) involve(turned map[string]bool) {
+	for range s.services {
+		for _, sv := range s.services {
+			if turned[group(sv)] || sv.want == nil || !slices.ContainsFunc(sv.seats, s.dirty) {
+				continue
+			}
+			other, _ := s.unmet(sv)
+			if other != nil && turned[group(other)] {
+				turned[group(sv)] = true
+			}
+		}
+	}
 }
 
 // rollBack takes the stack one step back: what depends on others first,

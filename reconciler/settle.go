@@ -26,7 +26,7 @@ func (s *step) done(st *seat) (bool, time.Time) {
 	last := s.lastOf(st, goal)
 	switch {
 	case keeper != nil && sv.ends:
-		return false, time.Time{}
+		return !s.isNew(sv, keeper), time.Time{}
 	case keeper != nil:
 		return s.proven(sv, keeper)
 	case s.satisfied(st, goal):
