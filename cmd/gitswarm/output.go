@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/danielgtaylor/huma/v2/yaml"
-
 	"github.com/gitswarm/gitswarm/manager/api"
 )
 
@@ -104,10 +102,7 @@ func (a *app) encode(value any, format string) error {
 		return fmt.Errorf("encode answer: %w", err)
 	}
 	if format == "yaml" {
-		if err := yaml.Convert(a.stdout, &data); err != nil {
-			return fmt.Errorf("encode answer as yaml: %w", err)
-		}
-		return nil
+		return api.WriteYAML(a.stdout, &data)
 	}
 	_, err := a.stdout.Write(data.Bytes())
 	return err

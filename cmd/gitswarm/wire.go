@@ -96,9 +96,9 @@ func startManager(ctx context.Context, group *errgroup.Group, config daemonConfi
 	}
 
 	nodes := dispatcher.New(dispatcher.Config{Store: state, Blobs: kept, Log: config.Log})
-	view, changes := api.FromStore(state)
+	view, changes := storeView(state)
 	control := api.New(api.Config{
-		View: view, Changes: changes, Blobs: kept,
+		View: view, Changes: changes, Blobs: kept, Explain: explainStore,
 		Sources: leader, Rollouts: leader, Stacks: leader, Volumes: leader, Planner: leader, Streams: streams{nodes},
 		Version: versionOf(node),
 		Scratch: filepath.Join(config.RunDir, "scratch"), Log: config.Log,

@@ -63,10 +63,10 @@ func newWorld(t testing.TB, dir string) *world {
 // serve answers on the world's socket until stop is called.
 func (w *world) serve(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	view, changes := api.FromStore(w.store)
+	view, changes := storeView(w.store)
 	clerk := &clerk{world: w}
 	server := api.New(api.Config{
-		View: view, Changes: changes, Blobs: w.blobs, Scratch: t.TempDir(),
+		View: view, Changes: changes, Blobs: w.blobs, Explain: explainStore, Scratch: t.TempDir(),
 		Sources: clerk, Rollouts: clerk, Stacks: clerk, Volumes: clerk, Planner: clerk, Streams: clerk,
 		Version: api.Version{Version: "v0.0.0-test", Go: "go1"},
 	})

@@ -64,24 +64,24 @@ type (
 )
 
 func (s *Server) actRoutes(api huma.API) {
-	register(api, acting("add-source", "/v1/sources", "Watch a repository"), s.addSource)
-	register(api, acting("sync-source", "/v1/sources/{source}/sync", "Fetch now and wait for the answer"), s.syncSource)
-	register(api, huma.Operation{
+	register(s, api, acting("add-source", "/v1/sources", "Watch a repository"), s.addSource)
+	register(s, api, acting("sync-source", "/v1/sources/{source}/sync", "Fetch now and wait for the answer"), s.syncSource)
+	register(s, api, huma.Operation{
 		OperationID: "remove-source", Method: http.MethodDelete, Path: "/v1/sources/{source}",
 		Summary: "Stop watching a repository; its stacks keep running", DefaultStatus: http.StatusOK,
 	}, s.removeSource)
 
-	register(api, acting("approve", "/v1/approve", "Let a plan happen that waits for a person"), s.approve)
-	register(api, acting("retry", "/v1/stacks/{stack}/retry", "Try a revision again that failed"), s.retry)
-	register(api, acting("rollback", "/v1/stacks/{stack}/rollback", "Go back to an earlier revision"), s.rollback)
-	register(api, acting("redeploy", "/v1/stacks/{stack}/redeploy", "Replace tasks of the same revision"), s.redeploy)
-	register(api, acting("restart", "/v1/stacks/{stack}/restart", "Replace tasks, one after the other"), s.restart)
-	register(api, acting("scale", "/v1/stacks/{stack}/scale", "Set numbers of replicas"), s.scale)
-	register(api, acting("suspend", "/v1/stacks/{stack}/suspend", "Roll out nothing new"), s.suspend)
-	register(api, acting("resume", "/v1/stacks/{stack}/resume", "Follow the repository again"), s.resume)
+	register(s, api, acting("approve", "/v1/approve", "Let a plan happen that waits for a person"), s.approve)
+	register(s, api, acting("retry", "/v1/stacks/{stack}/retry", "Try a revision again that failed"), s.retry)
+	register(s, api, acting("rollback", "/v1/stacks/{stack}/rollback", "Go back to an earlier revision"), s.rollback)
+	register(s, api, acting("redeploy", "/v1/stacks/{stack}/redeploy", "Replace tasks of the same revision"), s.redeploy)
+	register(s, api, acting("restart", "/v1/stacks/{stack}/restart", "Replace tasks, one after the other"), s.restart)
+	register(s, api, acting("scale", "/v1/stacks/{stack}/scale", "Set numbers of replicas"), s.scale)
+	register(s, api, acting("suspend", "/v1/stacks/{stack}/suspend", "Roll out nothing new"), s.suspend)
+	register(s, api, acting("resume", "/v1/stacks/{stack}/resume", "Follow the repository again"), s.resume)
 
-	register(api, acting("release-volume", "/v1/volumes/release", "Let slots leave the node of their volume"), s.releaseVolume)
-	register(api, acting("remove-volume", "/v1/volumes/remove", "Remove a volume that no stack has"), s.removeVolume)
+	register(s, api, acting("release-volume", "/v1/volumes/release", "Let slots leave the node of their volume"), s.releaseVolume)
+	register(s, api, acting("remove-volume", "/v1/volumes/remove", "Remove a volume that no stack has"), s.removeVolume)
 }
 
 func (s *Server) addSource(ctx context.Context, in *struct{ Body SourceRequest }) (*body[Source], error) {

@@ -20,8 +20,8 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
-// Config is what the API shows and whom it asks. All but Scratch, Cluster and
-// Log is required.
+// Config is what the API shows and whom it asks. What is not called optional is
+// required.
 type Config struct {
 	View    func() View    // the newest
 	Changes func() Changes // of anything that a View shows
@@ -34,6 +34,7 @@ type Config struct {
 	Planner  Planner
 	Streams  Streams
 
+	Explain func(error) error // optional: gives an error of the manager the form of Fail
 	Version Version
 	Scratch string       // optional: folder for uploaded trees; the system's unless set
 	Log     *slog.Logger // optional
@@ -60,6 +61,9 @@ const (
 func New(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Explain == nil {
+		config.Explain = func(err error) error { return err }
 	}
 	s := &Server{Config: config, contents: contents{blobs: config.Blobs}}
 
@@ -138,7 +142,7 @@ func explain(_ huma.Context, _ string, value any) (any, error) {
 }
 
 // register adds one operation: its errors get the form of Failure.
-func register[I, O any](api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+func register[I, O any](s *Server, api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = maxBodyBytes
 	}
@@ -149,7 +153,7 @@ func register[I, O any](api huma.API, op huma.Operation, handle func(context.Con
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err != nil {
-			return nil, failure(err, status)
+			return nil, failure(s.Explain(err), status)
 		}
 		return out, nil
 	})

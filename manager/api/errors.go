@@ -6,8 +6,6 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/gitswarm/gitswarm/manager/store"
 )
 
 // Failure is an error of the API as RFC 9457 writes it, with one member more:
@@ -71,12 +69,6 @@ func failure(err error, status int) *Failure {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		status, remedy = http.StatusGatewayTimeout, "try again; `gitswarm status` shows what is slow"
-	case errors.Is(err, store.ErrNotFound):
-		status = http.StatusNotFound
-	case errors.Is(err, store.ErrNotLeader):
-		status, remedy = http.StatusServiceUnavailable, "try again in a second: a leader is being elected"
-	case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed):
-		status, remedy = http.StatusServiceUnavailable, "the daemon's log says why: journalctl -u gitswarm"
 	case status == http.StatusInternalServerError:
 		remedy = "the daemon's log says more: journalctl -u gitswarm"
 	}

@@ -37,12 +37,12 @@ type treeQuery struct {
 }
 
 func (s *Server) planRoutes(api huma.API) {
-	register(api, acting("plan", "/v1/plan", "What a commit would change, by the real scheduler"), s.planCommit)
+	register(s, api, acting("plan", "/v1/plan", "What a commit would change, by the real scheduler"), s.planCommit)
 
 	tree := acting("plan-tree", "/v1/plan/tree", "What a folder would change: its files as a tar archive")
 	tree.MaxBodyBytes = maxTreeBytes
 	tree.BodyReadTimeout = treeTimeout
-	register(api, tree, s.planTree)
+	register(s, api, tree, s.planTree)
 }
 
 func (s *Server) planCommit(ctx context.Context, in *planQuery) (*body[Plan], error) {

@@ -43,9 +43,9 @@ type WaitLine struct {
 }
 
 func (s *Server) streamRoutes(api huma.API) {
-	streaming(api, "events", "/v1/events", "What happened, as lines of JSON", Event{}, s.events)
-	streaming(api, "wait", "/v1/wait", "Wait for a revision: lines of JSON, the last has the outcome", WaitLine{}, s.wait)
-	streaming(api, "logs", "/v1/logs", "What tasks wrote, as lines of JSON", LogLine{}, s.logs)
+	streaming(s, api, "events", "/v1/events", "What happened, as lines of JSON", Event{}, s.events)
+	streaming(s, api, "wait", "/v1/wait", "Wait for a revision: lines of JSON, the last has the outcome", WaitLine{}, s.wait)
+	streaming(s, api, "logs", "/v1/logs", "What tasks wrote, as lines of JSON", LogLine{}, s.logs)
 }
 
 // emitter writes one line to the client.
@@ -53,7 +53,7 @@ type emitter func(line any) error
 
 // streaming adds an operation that answers with lines of JSON. What prepare
 // refuses is an ordinary error; a stream that breaks later ends with a Broken.
-func streaming[I any](api huma.API, id, path, summary string, line any, prepare func(context.Context, *I) (func(context.Context, emitter) error, error)) {
+func streaming[I any](s *Server, api huma.API, id, path, summary string, line any, prepare func(context.Context, *I) (func(context.Context, emitter) error, error)) {
 	op := reading(id, path, summary)
 	schema := huma.SchemaFromType(api.OpenAPI().Components.Schemas, typeOf(line))
 	op.Responses = map[string]*huma.Response{"200": {
@@ -61,7 +61,7 @@ func streaming[I any](api huma.API, id, path, summary string, line any, prepare 
 		Content:     map[string]*huma.MediaType{"application/x-ndjson": {Schema: schema}},
 	}}
 
-	register(api, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
+	register(s, api, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		run, err := prepare(ctx, in)
 		if err != nil {
 			return nil, err
