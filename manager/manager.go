@@ -87,38 +87,52 @@ func New(config Config) (*Manager, error) {
 	}, nil
 }
 
+// A term is the time during which this manager leads.
+type term struct {
+	stop  context.CancelFunc
+	ended chan error // holds what lead returned
+}
+
 // Run leads whenever this manager is the leader, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	var stop context.CancelFunc = func() {}
-	ended := make(chan error, 1)
-	defer func() { stop() }()
-	leading := false
+	var current *term // nil while another leads
+	var ended <-chan error
 	for {
 		select {
 		case <-ctx.Done():
-			stop()
-			if leading {
-				<-ended
-			}
+			current.end()
 			return nil
 		case leads := <-m.store.Leading():
-			if leads == leading {
+			if leads == (current != nil) {
 				continue
 			}
-			if leading = leads; !leads {
-				stop()
-				<-ended
-				continue
+			if current.end(); leads {
+				current = m.begin(ctx)
+				ended = current.ended
+			} else {
+				current, ended = nil, nil
 			}
-			var term context.Context
-			term, stop = context.WithCancel(ctx)
-			go func() { ended <- m.lead(term) }()
 		case err := <-ended:
-			leading = false
-			if err != nil {
+			if err != nil && !errors.Is(err, store.ErrNotLeader) {
 				return fmt.Errorf("lead the cluster: %w", err)
 			}
+			current, ended = nil, nil
 		}
+	}
+}
+
+func (m *Manager) begin(ctx context.Context) *term {
+	ctx, stop := context.WithCancel(ctx)
+	t := &term{stop: stop, ended: make(chan error, 1)}
+	go func() { t.ended <- m.lead(ctx) }()
+	return t
+}
+
+// end stops the term and waits until it is over.
+func (t *term) end() {
+	if t != nil {
+		t.stop()
+		<-t.ended
 	}
 }
 

@@ -122,18 +122,24 @@ func (m *Manager) credential(ctx context.Context, digest swarm.Digest) (swarm.Cr
 }
 
 // SyncSource fetches now, and returns once what the repository answered is in
-// the log.
+// the log. A source that was added just now is asked anyway.
 func (m *Manager) SyncSource(ctx context.Context, id swarm.SourceID) error {
+	source, found := m.store.View().Source(id)
+	switch {
+	case !found:
+		return fmt.Errorf("sync source %s: %w", id, errNotWatched)
+	case source.Suspended != "":
+		return fmt.Errorf("sync source %s: it is suspended: %s", id, source.Suspended)
+	}
 	heard := m.nextAnswer(id)
 	m.mu.Lock()
-	w, watched := m.watches[id]
+	w := m.watches[id]
 	m.mu.Unlock()
-	if !watched {
-		return fmt.Errorf("sync source %s: %w", id, errNotWatched)
-	}
-	select {
-	case w.nudge <- struct{}{}:
-	default: // it was nudged already
+	if w != nil {
+		select {
+		case w.nudge <- struct{}{}:
+		default: // it was nudged already
+		}
 	}
 	select {
 	case <-heard:

@@ -27,13 +27,13 @@ var worldly = []string{"os", "net", "net/http", "os/exec", "log", "log/slog", "s
 // types never spread and it can be replaced in one place.
 var homes = map[string][]string{
 	"github.com/go-git/go-git/v5":            {"gitsync"},
-	"github.com/fsnotify/fsnotify":           {"gitsync", "nodeagent/runtime"},
+	"github.com/fsnotify/fsnotify":           {"gitsync", "nodeagent/runtime/tasklog"},
 	"github.com/compose-spec/compose-go/v2":  {"gitsync/compose"},
 	"github.com/hashicorp/raft":              {"manager/store"},
 	"github.com/hashicorp/raft-wal":          {"manager/store"},
 	"github.com/hashicorp/go-memdb":          {"manager/store"},
-	"github.com/google/go-containerregistry": {"manager/registry", "examples/hello/image"},
-	"github.com/containerd/containerd":       {"nodeagent/runtime"},
+	"github.com/google/go-containerregistry": {"manager/registry", "internal/e2e/lab"},
+	"github.com/containerd/containerd":       {"nodeagent/runtime", "nodeagent/runtime/shim"},
 	"github.com/vishvananda/netlink":         {"nodeagent/network"},
 	"github.com/google/nftables":             {"nodeagent/network"},
 	"github.com/miekg/dns":                   {"nodeagent/network"},

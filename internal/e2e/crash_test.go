@@ -24,10 +24,9 @@ func rounds(t *testing.T, few int) int {
 }
 
 func TestRolloutsEndAsTheyWouldHaveThoughTheDaemonIsKilled(t *testing.T) {
-	w := begin(t, map[string]string{"shop/compose.yaml": web("v1", 3, quick)})
-	w.until("three replicas are healthy", func() bool { return len(w.healthy("shop/web")) == 3 })
+	w := settled(t, map[string]string{"shop/compose.yaml": web("v1", 3, quick)})
 
-	versions := []string{"v2", "dies-after-2s", "v3", "never-healthy", "v1"}
+	versions := []string{"v2", "exits-at-once", "v3", "never-healthy", "v1"}
 	running := "v1"
 	for round := range rounds(t, 5) {
 		version := versions[round%len(versions)]
@@ -36,7 +35,7 @@ func TestRolloutsEndAsTheyWouldHaveThoughTheDaemonIsKilled(t *testing.T) {
 			text += "    healthcheck: {test: [\"CMD\", \"/app\", \"health\"], interval: 300ms, timeout: 1s, retries: 2}\n"
 		}
 		want := 0
-		if version == "dies-after-2s" || version == "never-healthy" {
+		if version == "exits-at-once" || version == "never-healthy" {
 			want = 2
 		} else {
 			running = version
@@ -69,8 +68,7 @@ func TestRolloutsEndAsTheyWouldHaveThoughTheDaemonIsKilled(t *testing.T) {
 }
 
 func TestContainersLiveThroughTheDaemonsDeathAndAreAdopted(t *testing.T) {
-	w := begin(t, map[string]string{"shop/compose.yaml": web("v1", 3, quick)})
-	w.until("three replicas are healthy", func() bool { return len(w.healthy("shop/web")) == 3 })
+	w := settled(t, map[string]string{"shop/compose.yaml": web("v1", 3, quick)})
 	before, tasks := containers(t, w), w.healthy("shop/web")
 
 	w.kill()

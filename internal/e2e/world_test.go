@@ -70,8 +70,9 @@ func pushImages(l *lab.Lab) error {
 // A world is one daemon and one repository, for one test.
 type world struct {
 	*lab.Lab
-	t    *testing.T
-	repo *lab.Repo
+	t     *testing.T
+	repo  *lab.Repo
+	first string // the commit that begin pushed
 }
 
 // begin starts a daemon that follows a repository with these files.
@@ -92,8 +93,16 @@ func begin(t *testing.T, files map[string]string) *world {
 	must(t, err)
 	_, err = l.StartDaemon(t.Context())
 	must(t, err)
-	w.push(files)
+	w.first = w.push(files)
 	w.run(0, "init", "--repo", w.repo.Bare, "--branch", "main", "--yes")
+	return w
+}
+
+// settled is begin, and then waits until the first commit is healthy.
+func settled(t *testing.T, files map[string]string) *world {
+	t.Helper()
+	w := begin(t, files)
+	w.wait(w.first, 0)
 	return w
 }
 
