@@ -199,9 +199,14 @@ func (m *Manager) put(ctx context.Context, v any) (swarm.Digest, error) {
 	return m.blobs.Put(ctx, data)
 }
 
-// examine refuses content that failed before.
-func (m *Manager) examine(c *candidate) {
+// examine refuses content that failed before, and a rename that would leave
+// volumes behind.
+func (m *Manager) examine(view *store.View, c *candidate) {
 	if c.stack == nil {
+		return
+	}
+	if was := c.stack.Was; was != "" && c.record.Name == "" && ownsVolumes(view, was, nil) {
+		c.refuse(swarm.ProblemLoad, fmt.Sprintf("stack %s owns volumes, which do not move with a rename; keep the name, or remove the volumes first (`gitswarm volume ls`)", was))
 		return
 	}
 	for _, q := range c.record.Quarantine {

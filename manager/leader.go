@@ -53,7 +53,7 @@ func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[sw
 		m.resolve(ctx, view, candidate) // image strings to digests
 		m.judge(view, candidate)        // policy on the stack
 		m.seal(ctx, candidate)          // contents and specs to blobs
-		m.examine(candidate)            // quarantine
+		m.examine(view, candidate)      // quarantine
 	}
 	m.guard(view, source, commit) // policy on what the commit takes away
 

@@ -45,7 +45,7 @@ func (m *Manager) Plan(ctx context.Context, request api.PlanRequest) (api.PlanRe
 		m.resolve(ctx, view, c)
 		m.judge(view, c)
 		m.seal(ctx, c)
-		m.examine(c)
+		m.examine(view, c)
 		result.Stacks = append(result.Stacks, m.planStack(ctx, view, c))
 	}
 	if request.Stack == "" {
