@@ -25,6 +25,7 @@ type commit struct {
 	kept       int // stacks of the source that the commit has
 	asked      *swarm.Problem
 	removals   swarm.Removal // what goes without being asked
+	cache      *sourceCache  // what to remember once the commit is accepted
 }
 
 // A candidate is one stack of a commit on its way to being accepted.
@@ -78,7 +79,7 @@ func (m *Manager) load(ctx context.Context, view *store.View, source swarm.Sourc
 		c.candidates = append(c.candidates, candidate)
 	}
 	c.removed = removedStacks(view, source.ID, cache.found, c.candidates)
-	m.caches[source.ID] = cache
+	c.cache = cache
 	return c, nil
 }
 

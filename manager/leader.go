@@ -62,6 +62,7 @@ func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[sw
 			return time.Time{}, fmt.Errorf("accept %s: %w", answer.Commit.Revision, err)
 		}
 	}
+	m.caches[source.ID] = commit.cache
 	return commit.again(answer.At), nil
 }
 

@@ -40,7 +40,7 @@ var homes = map[string][]string{
 	"cel.dev/cel-go":                         {"policy"},
 	"github.com/danielgtaylor/huma":          {"manager/api"},
 	"github.com/spf13/cobra":                 {"cmd/gitswarm"},
-	"google.golang.org/grpc":                 {"internal/wire", "manager/dispatcher", "nodeagent"},
+	"google.golang.org/grpc":                 {"internal/wire", "nodeagent/runtime"},
 	"github.com/fxamacker/cbor":              {"internal/codec"},
 }
 
