@@ -14,6 +14,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/gitswarm/gitswarm/internal/durable"
 )
 
 // Limits on what one pack may unfold to.
@@ -63,7 +65,7 @@ func receivePack(ctx context.Context, folder string, pack io.Reader, limit int64
 	if err := os.Rename(f.Name(), name+".pack"); err != nil {
 		return fmt.Errorf("keep pack: %w", err)
 	}
-	return syncFolder(folder)
+	return durable.SyncFolder(folder)
 }
 
 func writeIndex(name string, index *idxfile.MemoryIndex) error {
@@ -71,7 +73,7 @@ func writeIndex(name string, index *idxfile.MemoryIndex) error {
 	if _, err := idxfile.NewEncoder(&b).Encode(index); err != nil {
 		return fmt.Errorf("index pack: %w", err)
 	}
-	return writeDurably(name, b.Bytes())
+	return durable.WriteFile(name, b.Bytes())
 }
 
 // packed is one object of a pack.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/gitswarm/gitswarm/internal/durable"
 )
 
 // maxFetches is how many packs a store grows by before it is fetched anew,
@@ -144,7 +146,7 @@ func (s *store) add(ctx context.Context, pack io.Reader, limit int64, branch str
 	}
 
 	text := fmt.Sprintf("%d %s\n", generation, head)
-	if err := writeDurably(filepath.Join(s.dir, "head"), []byte(text)); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.dir, "head"), []byte(text)); err != nil {
 		return nil, err
 	}
 	s.generation, s.head, s.objects = generation, head, opened

@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -232,7 +232,7 @@ func (k *Keyring) save(state *keys, unlock []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(k.path, data); err != nil {
+	if err := durable.WriteFile(k.path, data); err != nil {
 		return err
 	}
 	k.state.Store(state)
@@ -295,32 +295,4 @@ func randomBytes(n int) ([]byte, error) {
 	b := make([]byte, n)
 	_, err := rand.Read(b)
 	return b, err
-}
-
-// replaceFile writes data beside path, fsyncs it, renames it over path and
-// fsyncs the folder.
-func replaceFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".keyring-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone once it was renamed
-
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/gitswarm/gitswarm/internal/durable"
 )
 
 // directoryFormat is what this build writes. A directory of a greater one is
@@ -48,7 +50,7 @@ func checkFormat(dir string) error {
 		if entries, err := os.ReadDir(filepath.Join(dir, logDir)); err == nil && len(entries) > 0 {
 			return fmt.Errorf("%s is missing beside a log: restore the directory from a backup", path)
 		}
-		return writeFile(path, []byte(strconv.Itoa(directoryFormat)+"\n"))
+		return durable.WriteFile(path, []byte(strconv.Itoa(directoryFormat)+"\n"))
 	}
 	if err != nil {
 		return err
@@ -61,33 +63,6 @@ func checkFormat(dir string) error {
 		return fmt.Errorf("format %d, this build knows %d: %w", format, directoryFormat, errNewer)
 	}
 	return nil
-}
-
-// writeFile makes a file appear whole or not at all, and to stay.
-func writeFile(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // mark remembers the last index that was safe on disk. It is written after

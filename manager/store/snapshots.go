@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
 )
 
@@ -121,7 +122,7 @@ func (s *snapshotSink) finish() error {
 	if err := os.Rename(s.file.Name(), filepath.Join(s.store.dir, s.id+snapSuffix)); err != nil {
 		return err
 	}
-	return errors.Join(s.file.Close(), syncDir(s.store.dir))
+	return errors.Join(s.file.Close(), durable.SyncFolder(s.store.dir))
 }
 
 // read verifies a whole snapshot file and returns its meta, without Size, and

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
 )
 
@@ -105,7 +106,7 @@ func (m *walMeta) save(next walMetaContent) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(m.path, sealed); err != nil {
+	if err := durable.WriteFile(m.path, sealed); err != nil {
 		return err
 	}
 	m.content = next
