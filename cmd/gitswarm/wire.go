@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,6 +27,8 @@ import (
 	"github.com/gitswarm/gitswarm/manager/registry"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/nodeagent"
+	"github.com/gitswarm/gitswarm/nodeagent/network"
+	"github.com/gitswarm/gitswarm/nodeagent/runtime"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -144,11 +148,44 @@ func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig,
 		Log:      config.Log,
 	})
 	group.Go(func() error {
-		err := agent.Run(ctx)
+		running, ctx := errgroup.WithContext(ctx)
+		running.Go(func() error { return agent.Run(ctx) })
+		running.Go(func() error { return tend(ctx, config.Log, links, containers) })
+		err := running.Wait()
 		links.Close()
 		return errors.Join(err, containers.Close())
 	})
 	return nil
+}
+
+const (
+	checkNetworkEvery = 30 * time.Second
+	pruneImagesEvery  = 12 * time.Hour
+	imagesKept        = 7 * 24 * time.Hour // after a pull, unless a container uses them
+)
+
+// tend puts right what other programs changed in the node's network, and
+// removes images that nothing has used for long.
+func tend(ctx context.Context, log *slog.Logger, links *network.Network, containers *runtime.Runtime) error {
+	check, prune := time.NewTicker(checkNetworkEvery), time.NewTicker(pruneImagesEvery)
+	defer check.Stop()
+	defer prune.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-check.C:
+			repairs, err := links.Check(ctx)
+			if ctx.Err() == nil && (err != nil || len(repairs) > 0) {
+				log.Warn("network was put right", "commands", repairs, "err", err)
+			}
+		case <-prune.C:
+			images, err := containers.PruneImages(ctx, imagesKept)
+			if ctx.Err() == nil && (err != nil || len(images) > 0) {
+				log.Info("unused images were removed", "images", images, "err", err)
+			}
+		}
+	}
 }
 
 // streams is the dispatcher as the control API sees it.

@@ -162,7 +162,7 @@ func (b *batch) addPair(c addPair) error {
 	}
 	defer link.Close()
 
-	bridge, err := link.LinkByName(c.outer.Master)
+	bridge, err := linkNamed(link, c.outer.Master)
 	if err != nil {
 		return fmt.Errorf("find bridge %s: %w", c.outer.Master, err)
 	}
@@ -190,18 +190,18 @@ func (b *batch) addPair(c addPair) error {
 // otherwise tell the bridge of the carrier in its own time, up to a second
 // later; asking makes it do so now (rtnl_getlink calls linkwatch_sync_dev).
 func (b *batch) raise(c addPair, host *netlink.Handle) error {
-	inner, err := b.link.LinkByName(c.innerName)
+	inner, err := linkNamed(b.link, c.innerName)
 	if err != nil {
 		return err
 	}
 	if err := b.link.LinkSetUp(inner); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	if _, err := b.link.LinkByName(c.innerName); err != nil {
+	if _, err := linkNamed(b.link, c.innerName); err != nil {
 		return err
 	}
 	for _, name := range []string{c.outerName, c.outer.Master} { // the bridge's own carrier comes with its first port
-		if _, err := host.LinkByName(name); err != nil {
+		if _, err := linkNamed(host, name); err != nil {
 			return err
 		}
 	}
@@ -209,7 +209,7 @@ func (b *batch) raise(c addPair, host *netlink.Handle) error {
 }
 
 func (b *batch) setLink(c setLink) error {
-	l, err := b.link.LinkByName(c.name)
+	l, err := linkNamed(b.link, c.name)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (b *batch) setLink(c setLink) error {
 		}
 	}
 	if c.link.Master != "" {
-		bridge, err := b.link.LinkByName(c.link.Master)
+		bridge, err := linkNamed(b.link, c.link.Master)
 		if err != nil {
 			return fmt.Errorf("find bridge %s: %w", c.link.Master, err)
 		}
@@ -232,7 +232,7 @@ func (b *batch) setLink(c setLink) error {
 
 // delLink removes a link; one that is not there is no error.
 func (b *batch) delLink(name string) error {
-	l, err := b.link.LinkByName(name)
+	l, err := linkNamed(b.link, name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (b *batch) delLink(name string) error {
 // delLinks removes links by a group of their own. Each alone would cost 20 ms.
 func (b *batch) delLinks(names []string) error {
 	group := b.kernel.names.group()
-	links, err := b.link.LinkList()
+	links, err := steady(b.link.LinkList)
 	if err != nil {
 		return err
 	}
@@ -299,7 +299,7 @@ func (b *batch) delGroup(group uint32) error {
 }
 
 func (b *batch) changeAddress(name string, address netip.Prefix, do func(netlink.Link, *netlink.Addr) error) error {
-	l, err := b.link.LinkByName(name)
+	l, err := linkNamed(b.link, name)
 	if err != nil {
 		return err
 	}

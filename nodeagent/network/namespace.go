@@ -100,7 +100,7 @@ func furnish() error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer link.Close()
-	lo, err := link.LinkByName("lo")
+	lo, err := linkNamed(link, "lo")
 	if err != nil {
 		return fmt.Errorf("find lo: %w", err)
 	}
@@ -210,11 +210,11 @@ func (k *linux) observe(name string) (*space, error) {
 }
 
 func (k *linux) observeLinks(handle *netlink.Handle, space string, s *space) error {
-	links, err := handle.LinkList()
+	links, err := steady(handle.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
-	addresses, err := handle.AddrList(nil, unix.AF_INET)
+	addresses, err := steady(func() ([]netlink.Addr, error) { return handle.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -260,7 +260,7 @@ func prefixesOf(addresses []netlink.Addr, index int) []netip.Prefix {
 }
 
 func observeDefault(link *netlink.Handle) (netip.Addr, error) {
-	routes, err := link.RouteList(nil, unix.AF_INET)
+	routes, err := steady(func() ([]netlink.Route, error) { return link.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("list routes: %w", err)
 	}
@@ -297,7 +297,7 @@ func (k *linux) defaultMTU() int {
 	}
 	defer handle.Close()
 
-	routes, _ := handle.RouteList(nil, unix.AF_INET)
+	routes, _ := steady(func() ([]netlink.Route, error) { return handle.RouteList(nil, unix.AF_INET) })
 	for _, r := range routes {
 		if r.Dst != nil && (r.Dst.IP == nil || !r.Dst.IP.IsUnspecified()) || r.Gw == nil {
 			continue
