@@ -28,7 +28,6 @@ import (
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/nodeagent"
 	"github.com/gitswarm/gitswarm/nodeagent/network"
-	"github.com/gitswarm/gitswarm/nodeagent/runtime"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -150,7 +149,7 @@ func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig,
 	group.Go(func() error {
 		running, ctx := errgroup.WithContext(ctx)
 		running.Go(func() error { return agent.Run(ctx) })
-		running.Go(func() error { return tend(ctx, config.Log, links, containers) })
+		running.Go(func() error { return repairNetwork(ctx, config.Log, links) })
 		err := running.Wait()
 		links.Close()
 		return errors.Join(err, containers.Close())
@@ -158,32 +157,23 @@ func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig,
 	return nil
 }
 
-const (
-	checkNetworkEvery = 30 * time.Second
-	pruneImagesEvery  = 12 * time.Hour
-	imagesKept        = 7 * 24 * time.Hour // after a pull, unless a container uses them
-)
+// checkNetworkEvery is how often the kernel is compared with what the agent
+// last set.
+const checkNetworkEvery = 30 * time.Second
 
-// tend puts right what other programs changed in the node's network, and
-// removes images that nothing has used for long.
-func tend(ctx context.Context, log *slog.Logger, links *network.Network, containers *runtime.Runtime) error {
-	check, prune := time.NewTicker(checkNetworkEvery), time.NewTicker(pruneImagesEvery)
-	defer check.Stop()
-	defer prune.Stop()
+// repairNetwork puts right what other programs changed.
+func repairNetwork(ctx context.Context, log *slog.Logger, links *network.Network) error {
+	tick := time.NewTicker(checkNetworkEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-check.C:
-			repairs, err := links.Check(ctx)
-			if ctx.Err() == nil && (err != nil || len(repairs) > 0) {
-				log.Warn("network was put right", "commands", repairs, "err", err)
-			}
-		case <-prune.C:
-			images, err := containers.PruneImages(ctx, imagesKept)
-			if ctx.Err() == nil && (err != nil || len(images) > 0) {
-				log.Info("unused images were removed", "images", images, "err", err)
-			}
+		case <-tick.C:
+		}
+		repairs, err := links.Check(ctx)
+		if ctx.Err() == nil && (err != nil || len(repairs) > 0) {
+			log.Warn("network was put right", "commands", repairs, "err", err)
 		}
 	}
 }
