@@ -48,12 +48,15 @@ func (s *step) hopeless(st *seat) bool {
 	return !proven || t.Status.Since.Before(s.rollout.Over)
 }
 
-// current returns the task that the seat stands by: the newest that stays,
-// but none that is only being prepared beside another; where none stays, the
-// newest that began.
+// current returns the task that the seat stands by: the first that stays and
+// serves, else the newest that stays, but none that is only being prepared
+// beside another; where none stays, the newest that began.
 func (s *step) current(st *seat) *task {
-	var stays, began *task
+	var serves, stays, began *task
 	for _, t := range st.tasks {
+		if t.staying() && t.healthy() && serves == nil {
+			serves = t
+		}
 		if t.staying() && (t.began() || stays == nil) {
 			stays = t
 		}
@@ -61,7 +64,10 @@ func (s *step) current(st *seat) *task {
 			began = t
 		}
 	}
-	if stays != nil {
+	switch {
+	case serves != nil:
+		return serves
+	case stays != nil:
 		return stays
 	}
 	return began

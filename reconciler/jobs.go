@@ -103,7 +103,7 @@ func (s *step) forgiven(sv *service, t *task) bool {
 // bygone reports whether the task ended before the running rollout brought its
 // service another spec, or the same once more.
 func (s *step) bygone(sv *service, t *task) bool {
-	return sv.changed() && !s.rollout.Phase.Ended() && endedBefore(t, s.rollout.Began)
+	return sv.changed() && !s.rollout.Phase.Ended() && (t.Rollout == 0 || endedBefore(t, s.rollout.Began))
 }
 
 // hardToUndo returns the name of a job that completed in this rollout and was

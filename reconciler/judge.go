@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -64,11 +65,11 @@ func (s *step) tolerated(st *seat) *failure {
 		return nil
 	}
 
-	var last *task
+	var first, last *task
 	count := 0
 	for _, t := range st.tasks {
 		if s.failed(sv, st, t) {
-			last = t
+			first, last = cmp.Or(first, t), t
 			count++
 		}
 	}
@@ -77,7 +78,7 @@ func (s *step) tolerated(st *seat) *failure {
 		spare = sv.want.Restart.MaxAttempts
 	}
 	if last != nil && (count > spare || !s.restarts(st, sv.goal(), last)) {
-		return &failure{seat: st, at: last.Status.Since, why: st.name() + " " + reason(last)}
+		return &failure{seat: st, at: first.Status.Since, why: st.name() + " " + reason(last)}
 	}
 	return s.overtime(st)
 }

@@ -136,20 +136,17 @@ func (s *step) forgetSeat(sv *service, st *seat) {
 		}
 	}
 
-	seen, evidence := 0, false
-	for _, t := range slices.Backward(st.tasks) {
-		if t.live() {
-			continue
-		}
-		if t.Desired == swarm.DesiredRemove {
+	first := slices.IndexFunc(st.tasks, func(t *task) bool { return s.failed(sv, st, t) })
+	seen := 0
+	for i, t := range slices.Backward(st.tasks) {
+		switch {
+		case t.live():
+		case t.Desired == swarm.DesiredRemove:
 			s.drop(t)
-			continue
-		}
-		seen++
-		counts := s.failed(sv, st, t)
-		if seen > limit && (!counts || evidence) {
+		case seen < limit:
+			seen++
+		case i != first: // the seat's first failure says that it failed, and when
 			s.drop(t)
 		}
-		evidence = evidence || counts
 	}
 }
