@@ -8,6 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 FUZZTIME ?= 10m
 SOAK ?= 200
+ROUNDS ?= 5
 
 .PHONY: help
 help: ## list the targets
@@ -44,8 +45,8 @@ fuzz: ## each fuzz target for FUZZTIME (10m)
 	@scripts/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: setup ## benchmarks, paired and interleaved with containerd driven directly (needs root)
-	go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./internal/e2e/bench
+bench: setup ## benchmarks, paired and interleaved with containerd driven directly (needs root; ROUNDS=5)
+	go run ./internal/e2e/bench -rounds $(ROUNDS)
 	go test -run '^$$' -bench . -benchmem ./manager/... ./reconciler ./internal/wire ./gitsync/...
 
 .PHONY: lint

@@ -20,6 +20,9 @@ func (m *Manager) lead(ctx context.Context) error {
 	if err := m.propose(ctx, store.Command{Lead: &store.Lead{Node: m.config.Node, Cluster: newClusterID()}}); err != nil {
 		return err
 	}
+	if err := m.grant(ctx); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.watchSources(ctx) })
 	group.Go(func() error { return m.followCommits(ctx) })
@@ -61,6 +64,7 @@ func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[sw
 		if err := m.propose(ctx, command); err != nil {
 			return time.Time{}, fmt.Errorf("accept %s: %w", answer.Commit.Revision, err)
 		}
+		m.log.Info("commit accepted", "source", source.ID, "revision", commit.revision, "stacks", len(commit.candidates), "took", m.now().Sub(answer.At))
 	}
 	m.caches[source.ID] = commit.cache
 	return commit.again(answer.At), nil

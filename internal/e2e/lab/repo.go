@@ -52,16 +52,27 @@ func (r *Repo) Copy(dir string) error { return os.CopyFS(r.Work, os.DirFS(dir)) 
 
 // Push commits all that is in the clone and pushes it, and returns the commit.
 func (r *Repo) Push(message string, flags ...string) (commit string, err error) {
+	if commit, err = r.Commit(message); err != nil {
+		return "", err
+	}
+	return commit, r.Send(flags...)
+}
+
+// Commit commits all that is in the clone, and returns the commit.
+func (r *Repo) Commit(message string) (commit string, err error) {
 	if _, err := git(r.Work, "add", "--all"); err != nil {
 		return "", err
 	}
 	if _, err := git(r.Work, "commit", "--quiet", "--allow-empty", "--message", message); err != nil {
 		return "", err
 	}
-	if _, err := git(r.Work, append([]string{"push", "--quiet", "origin", "HEAD:main"}, flags...)...); err != nil {
-		return "", err
-	}
 	return git(r.Work, "rev-parse", "HEAD")
+}
+
+// Send pushes what is committed.
+func (r *Repo) Send(flags ...string) error {
+	_, err := git(r.Work, append([]string{"push", "--quiet", "origin", "HEAD:main"}, flags...)...)
+	return err
 }
 
 // git runs git without the configuration of whoever runs the lab.
