@@ -129,6 +129,16 @@ func health(written, image *swarm.Healthcheck) *swarm.Healthcheck {
 	return joined
 }
 
+// grant makes the grants of the cluster's configuration those that policy
+// heeds. Stacks that were refused are judged again with the first answer of
+// their source, as every new leader does.
+func (m *Manager) grant(ctx context.Context) error {
+	if slices.Equal(m.config.Grants, m.store.View().Grants()) {
+		return nil
+	}
+	return m.propose(ctx, store.Command{PutGrants: &store.PutGrants{Grants: m.config.Grants}})
+}
+
 // judge asks policy.
 func (m *Manager) judge(view *store.View, c *candidate) {
 	if c.stack == nil {
