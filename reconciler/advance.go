@@ -110,7 +110,7 @@ func (s *step) keep() {
 			s.pushGoers(st)
 		}
 		for _, st := range sv.extra {
-			s.clear(st)
+			s.discard(st)
 		}
 	}
 }

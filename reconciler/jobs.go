@@ -103,7 +103,8 @@ func (s *step) forgiven(sv *service, t *task) bool {
 // bygone reports whether the task ended before the running rollout brought its
 // service another spec, or the same once more.
 func (s *step) bygone(sv *service, t *task) bool {
-	return sv.changed() && !s.rollout.Phase.Ended() && (t.Rollout == 0 || endedBefore(t, s.rollout.Began))
+	brought := sv.changed() && !s.rollout.Phase.Ended() && t.Spec == sv.to.Spec
+	return brought && (t.Rollout == 0 || endedBefore(t, s.rollout.Began))
 }
 
 // hardToUndo returns the name of a job that completed in this rollout and was

@@ -16,8 +16,8 @@ type failure struct {
 	environment bool // nothing but the environment is to blame
 }
 
-// isNew reports whether the rollout brought the task: its end, and its health,
-// are the rollout's.
+// isNew reports whether the rollout brought the task, or took it over from the
+// one that it superseded: its end, and its health, are the rollout's.
 func (s *step) isNew(sv *service, t *task) bool {
 	r := s.rollout
 	if r.Phase.Ended() || t.Rollout == 0 || sv.want == nil {
@@ -29,7 +29,8 @@ func (s *step) isNew(sv *service, t *task) bool {
 	if sv.back {
 		return t.Rollout == r.ID && !t.Created.Before(r.Turned)
 	}
-	return t.Rollout == r.ID || sv.changed()
+	takenOver := sv.changed() && t.Desired <= swarm.DesiredRun && !endedBefore(t, r.Began)
+	return t.Rollout == r.ID || takenOver
 }
 
 // failed reports whether the task's end is a failure of the rollout's content.
@@ -53,7 +54,7 @@ func (s *step) failed(sv *service, st *seat, t *task) bool {
 // endedBefore reports whether a task had ended when something was begun, which
 // may have been in the same instant.
 func endedBefore(t *task, begun time.Time) bool {
-	return t.Created.Before(begun) && !t.Status.Since.After(begun)
+	return !t.Status.State.Live() && t.Created.Before(begun) && !t.Status.Since.After(begun)
 }
 
 // tolerated returns the seat's failure in this rollout, or nil. That the
@@ -128,6 +129,7 @@ func (s *step) trial(st *seat) (first time.Time, last *task) {
 			}
 			since = later(later(t.Created, s.rollout.Touched), t.NotBefore)
 		}
+		since = later(since, s.rollout.Began)
 		switch {
 		case t.live():
 		case t.environment() && t.Status.Healthy.IsZero():

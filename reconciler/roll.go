@@ -158,8 +158,8 @@ func (s *step) begun(st *seat) bool {
 }
 
 // turns picks the seats that may be replaced now: never more than parallelism
-// are between their first touch and the end of their monitor and delay. Seats
-// that do not serve come first.
+// are between their first touch and the end of their monitor and delay, empty
+// ones that start included. Seats that do not serve come first.
 func (s *step) turns(sv *service) map[*seat]bool {
 	picked := make(map[*seat]bool)
 	if sv.want == nil {
@@ -169,12 +169,14 @@ func (s *step) turns(sv *service) map[*seat]bool {
 	var due []*seat
 	for _, st := range sv.seats {
 		switch {
+		case st.late:
 		case s.begun(st):
-			if s.busy(st) {
-				busy++
-			}
-		case s.keeper(st, sv.goal()) == nil && s.hasOwn(st):
+			busy += number(s.busy(st))
+		case s.keeper(st, sv.goal()) != nil:
+		case s.hasOwn(st):
 			due = append(due, st)
+		case s.lastOf(st, sv.goal()) == nil: // empty: it starts now
+			busy++
 		}
 	}
 

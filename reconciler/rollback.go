@@ -40,7 +40,9 @@ func (s *step) groups() []string {
 func (s *step) fail(f *failure) {
 	sv, r := f.seat.service, &s.rollout
 	r.Why, r.FailedBy = f.why, f.seat.name()
-	s.happened("rollout", nil, r.To.Revision.Short()+" failed: "+f.why)
+	if !sv.back {
+		s.happened("rollout", nil, r.To.Revision.Short()+" failed: "+f.why)
+	}
 
 	switch {
 	case sv.back:

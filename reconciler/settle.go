@@ -87,21 +87,29 @@ func (s *step) sweep() bool {
 		for _, st := range sv.kept {
 			s.pushGoers(st)
 		}
-		if len(sv.extra) == 0 {
-			continue
-		}
-		clean = false
 		if sv.want == nil && s.needed(sv) {
+			clean = false
 			continue
 		}
 		for _, st := range sv.extra {
-			s.clear(st)
+			clean = s.discard(st) && clean
 		}
-		if sv.want == nil && !s.rollout.Phase.Ended() && s.goesNow(sv) {
+		if len(sv.extra) > 0 && sv.want == nil && s.goesNow(sv) {
 			s.happened("rollout", nil, sv.name+" was removed")
 		}
 	}
 	return clean
+}
+
+// discard empties a seat that is not wanted, and reports whether it is empty.
+// What a revision that failed had added keeps its logs: somebody will ask.
+func (s *step) discard(st *seat) bool {
+	if st.service.back || s.rollout.Phase == swarm.PhaseRolledBack && st.service.to != nil {
+		s.pushAll(st)
+		return !st.any((*task).live)
+	}
+	s.clear(st)
+	return len(st.tasks) == 0
 }
 
 // goesNow reports whether this step removes the last of a service.

@@ -41,6 +41,12 @@ func TestAnUpgradeHoldsParallelismAndFloorAndGoesBackToWhatWorked(t *testing.T) 
 		c.accept("v2", stacks[1])
 		c.run(6*time.Hour, c.over)
 		u.atEnd()
+		if rapid.Bool().Draw(t, "retry") && c.record.Rollout.Phase != swarm.PhaseFailed {
+			c.run(time.Minute, nil)
+			c.record.Quarantine, c.record.Version = nil, c.record.Version+1
+			c.run(6*time.Hour, c.over)
+			u.atEnd()
+		}
 		if c.problem != "" {
 			t.Fatalf("%s\n%s\n%s", c.problem, describe(c), c.out.String())
 		}
