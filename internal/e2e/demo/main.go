@@ -15,14 +15,12 @@ import (
 	"time"
 )
 
-// limit is how long the story may take.
+// limit is how long the story may take, once all is built.
 const limit = 3 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the demo took longer than "+limit.String()))
-	defer cancel()
 	if err := run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
@@ -40,6 +38,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		s.say("clearing away: containers, networks, registry, repository")
 		err = errors.Join(err, s.clear())
 	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the demo took longer than "+limit.String()))
+	defer cancel()
 	if err := s.tell(ctx); err != nil {
 		return errors.Join(err, context.Cause(ctx))
 	}

@@ -26,22 +26,33 @@ type Lab struct {
 	Registry string // host:port
 
 	out      io.Writer
+	turn     net.Listener // held while this lab is the machine's only one; nil in a fork
+	before   []string     // traces when it began
 	registry *exec.Cmd
 	daemon   *Daemon
 	used     bool // a daemon ran here: there may be containers
 }
 
 // New builds the binaries and starts a registry. out gets the daemon's log and
-// what the set-up has to say.
+// what the set-up has to say. A machine has one lab at a time, so that what one
+// leaves behind can be told: New waits until others are closed.
 func New(ctx context.Context, out io.Writer) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("set up a lab: it makes containers and namespaces, so it must run as root")
 	}
+	turn, err := takeTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := traces()
+	if err != nil {
+		return nil, errors.Join(err, turn.Close())
+	}
 	dir, runDir, err := folders("")
 	if err != nil {
-		return nil, fmt.Errorf("set up a lab: %w", err)
+		return nil, errors.Join(fmt.Errorf("set up a lab: %w", err), turn.Close())
 	}
-	l := &Lab{Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
+	l := &Lab{turn: turn, before: before, Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
 	if err := l.build(ctx); err != nil {
 		l.Close()
 		return nil, err
@@ -61,6 +72,16 @@ func (l *Lab) Fork(out io.Writer) (*Lab, error) {
 		return nil, fmt.Errorf("fork a lab: %w", err)
 	}
 	return &Lab{Dir: dir, RunDir: runDir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}, nil
+}
+
+// takeTurn listens on a name that one process at a time can have, and that is
+// free again when it ends, however it ends.
+func takeTurn(ctx context.Context) (turn net.Listener, err error) {
+	err = Poll(ctx, 20*time.Minute, "no other lab is on this machine", func() bool {
+		turn, err = net.Listen("unix", "@gitswarm-lab")
+		return err == nil
+	})
+	return turn, err
 }
 
 func folders(parent string) (dir, runDir string, err error) {
@@ -182,7 +203,7 @@ func Poll(ctx context.Context, patience time.Duration, claim string, what func()
 }
 
 // Close ends all that the lab started and removes every trace: processes,
-// containers, networks, folders.
+// containers, networks, folders. What is left all the same is its error.
 func (l *Lab) Close() error {
 	var errs []error
 	if l.daemon != nil {
@@ -193,7 +214,22 @@ func (l *Lab) Close() error {
 	}
 	l.StopRegistry()
 	errs = append(errs, os.RemoveAll(l.RunDir), os.RemoveAll(l.Dir))
+	if l.turn != nil {
+		errs = append(errs, l.look(), l.turn.Close())
+	}
 	return errors.Join(errs...)
+}
+
+// look compares the machine with how it was.
+func (l *Lab) look() error {
+	after, err := traces()
+	if err != nil {
+		return err
+	}
+	if left := left(l.before, after); len(left) > 0 {
+		return fmt.Errorf("the lab left behind:\n%s", strings.Join(left, "\n"))
+	}
+	return nil
 }
 
 // leave removes the containers, networks and mounts of the lab's daemon.

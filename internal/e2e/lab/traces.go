@@ -9,24 +9,23 @@ import (
 	"strings"
 )
 
-// Traces lists all that a daemon might leave behind on this machine: its
-// processes, mounts, network namespaces, links, nft tables, cgroups and files
-// below /run. A test compares the lists of before and after.
-func Traces() ([]string, error) {
-	var traces []string
-	processes, err := processes()
+// traces lists all that a lab's daemon might leave behind on this machine: its
+// processes, mounts, network namespaces, links, nft tables, cgroups and files.
+// A lab compares the lists of before and after, while no other is there.
+func traces() ([]string, error) {
+	found, err := processes()
 	if err != nil {
 		return nil, err
 	}
-	traces = append(traces, processes...)
 
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil, err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
-		traces = append(traces, "mount "+fields[1]+" of type "+fields[2])
+		if fields := strings.Fields(line); strings.Contains(line, "gitswarm-lab-") {
+			found = append(found, "mount "+fields[1]+" of type "+fields[2])
+		}
 	}
 	for kind, command := range map[string][]string{
 		"link":      {"ip", "-o", "link", "show"},
@@ -38,20 +37,20 @@ func Traces() ([]string, error) {
 			return nil, fmt.Errorf("list traces: %s: %w", strings.Join(command, " "), err)
 		}
 		for line := range strings.Lines(string(text)) {
-			traces = append(traces, kind+" "+stable(kind, line))
+			found = append(found, kind+" "+stable(kind, line))
 		}
 	}
-	for _, pattern := range []string{"/run/*gitswarm*", "/run/containerd*/*/*", "/sys/fs/cgroup/*/gitswarm*/*", "/sys/fs/cgroup/gitswarm*/*", "/tmp/gitswarm-lab-*"} {
+	for _, pattern := range []string{"/run/gitswarm-lab-*", "/sys/fs/cgroup/*/gitswarm/gitswarm-*", "/sys/fs/cgroup/gitswarm/gitswarm-*", "/tmp/gitswarm-lab-*"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range files {
-			traces = append(traces, "file "+file)
+			found = append(found, "file "+file)
 		}
 	}
-	slices.Sort(traces)
-	return slices.Compact(traces), nil
+	slices.Sort(found)
+	return slices.Compact(found), nil
 }
 
 // stable is the part of a line that stays the same while nothing changes.
@@ -79,41 +78,56 @@ func processes() ([]string, error) {
 	return found, nil
 }
 
-// Left returns what is in after and was not in before.
-func Left(before, after []string) []string {
+// left returns what is in after and was not in before.
+func left(before, after []string) []string {
 	return slices.DeleteFunc(slices.Clone(after), func(trace string) bool {
 		_, there := slices.BinarySearch(before, trace)
 		return there
 	})
 }
 
-// Processes lists the processes that run the executable path inside of a
-// container of the daemon whose folder is dir, as "pid:start time", by what
-// the kernel says: their mounts name the daemon's folders.
-func Processes(path, dir string) ([]string, error) {
+// Process is a container's first process, by what the kernel says of it.
+type Process struct {
+	ID       string // "pid:start time"
+	Hostname string // of the container: it names the slot
+}
+
+// Processes lists, by id, the processes that run the executable path inside of
+// a container of the daemon whose folder is dir: their mounts name that folder.
+func Processes(path, dir string) ([]Process, error) {
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var found []Process
 	for _, link := range links {
 		exe, err := os.Readlink(link)
 		if err != nil || exe != path {
-			continue
+			continue // it has ended, or is another program
 		}
-		proc := filepath.Dir(link)
-		mounts, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
-		if err != nil || !strings.Contains(string(mounts), dir+"/") {
-			continue
+		if p, ours := read(filepath.Dir(link), dir); ours {
+			found = append(found, p)
 		}
-		stat, err := os.ReadFile(filepath.Join(proc, "stat"))
-		if err != nil {
-			continue
-		}
-		found = append(found, filepath.Base(proc)+":"+startTime(string(stat)))
 	}
-	slices.Sort(found)
+	slices.SortFunc(found, func(a, b Process) int { return strings.Compare(a.ID, b.ID) })
 	return found, nil
+}
+
+// read looks at one process, unless it has ended meanwhile.
+func read(proc, dir string) (Process, bool) {
+	mounts, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
+	if err != nil || !strings.Contains(string(mounts), dir+"/") {
+		return Process{}, false
+	}
+	hostname, err := os.ReadFile(filepath.Join(proc, "root", "etc", "hostname"))
+	if err != nil {
+		return Process{}, false
+	}
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return Process{}, false
+	}
+	return Process{ID: filepath.Base(proc) + ":" + startTime(string(stat)), Hostname: strings.TrimSpace(string(hostname))}, true
 }
 
 // startTime is field 22 of proc_pid_stat(5), counted from behind the command,
