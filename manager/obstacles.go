@@ -3,6 +3,7 @@ package manager
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/gitswarm/gitswarm/manager/scheduler"
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -33,6 +34,7 @@ func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
 		found = append(found, err.Error())
 	}
 	found = append(found, busyPorts(view, sight)...)
+	found = append(found, missingVolumes(view, sight)...)
 	return append(found, m.unplaced(view, sight)...)
 }
 
@@ -66,6 +68,25 @@ func busyPorts(view *store.View, sight reconciler.View) []string {
 					found = append(found, fmt.Sprintf("publish port %d/%s of %s/%s: another program on node %s listens on it; stop that program or publish another port",
 						port.Published, orTCP(port.Protocol), sight.Record.Name, service.Name, node.Description.Hostname))
 				}
+			}
+		}
+	}
+	return found
+}
+
+// missingVolumes names the volumes of other stacks that services mount and
+// that are not there.
+func missingVolumes(view *store.View, sight reconciler.View) []string {
+	there := make(map[swarm.VolumeID]bool)
+	for _, volume := range view.Volumes() {
+		there[volume.ID] = there[volume.ID] || volume.Dropped.IsZero()
+	}
+	own := string(sight.Record.Name) + "/"
+	var found []string
+	for _, service := range sight.Accepted.Services {
+		for _, id := range namedVolumes(sight.Record.Name, service) {
+			if !there[id] && !strings.HasPrefix(string(id), own) {
+				found = append(found, fmt.Sprintf("mount volume %s in %s: no stack has it; see `gitswarm volume ls`", id, service.Name))
 			}
 		}
 	}

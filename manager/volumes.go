@@ -55,7 +55,7 @@ func volumeOn(view *store.View, id swarm.VolumeID, node swarm.NodeID) (swarm.Kep
 
 // userOf names a live task that mounts the volume, or "".
 func userOf(m *Manager, view *store.View, volume swarm.KeptVolume) swarm.TaskID {
-	for _, task := range view.Tasks(swarm.ServiceID(volume.ID).Stack()) {
+	for _, task := range view.AllTasks() {
 		if task.Node != volume.Node || !task.Status.State.Live() {
 			continue
 		}

@@ -82,16 +82,24 @@ func (id ServiceID) Name() string {
 // NetworkID names a network within the cluster, written "shop/default".
 type NetworkID string
 
-// NewNetworkID names the network of a stack.
+// NewNetworkID names the network of a stack: its own, or another's that is
+// written "shop/default".
 func NewNetworkID(stack StackName, network string) NetworkID {
+	if strings.Contains(network, "/") {
+		return NetworkID(network)
+	}
 	return NetworkID(string(stack) + "/" + network)
 }
 
 // VolumeID names a volume within the cluster, written "shop/data".
 type VolumeID string
 
-// NewVolumeID names the volume of a stack.
+// NewVolumeID names the volume of a stack: its own, or another's that is
+// written "shop/data".
 func NewVolumeID(stack StackName, volume string) VolumeID {
+	if strings.Contains(volume, "/") {
+		return VolumeID(volume)
+	}
 	return VolumeID(string(stack) + "/" + volume)
 }
 

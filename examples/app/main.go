@@ -33,23 +33,14 @@ func main() {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "health":
 		os.Exit(probe())
-	case len(os.Args) == 3 && os.Args[1] == "cat":
-		err = cat(os.Args[2])
+	case len(os.Args) > 1 && tools[os.Args[1]] != nil:
+		err = tools[os.Args[1]](os.Args[2:])
 	default:
 		err = serve()
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
-}
-
-// cat prints a file: the image has no shell to do it.
-func cat(path string) error {
-	data, err := os.ReadFile(path)
-	if err == nil {
-		_, err = os.Stdout.Write(data)
-	}
-	return err
 }
 
 // probe is the image's health check: `app health`.
@@ -82,16 +73,12 @@ func serve() error {
 		return nil
 	}
 	server := &http.Server{Addr: address, Handler: pages(version, hostname, began), ReadHeaderTimeout: 5 * time.Second}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		stopOnTerm(server)
-	}()
+	stopped := make(chan os.Signal, 1)
+	go func() { stopped <- stopOnTerm(server) }()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	<-stopped
-	log.Printf("stopped %s on %s", version, hostname)
+	log.Printf("stopped %s on %s by %s", version, hostname, <-stopped)
 	return nil
 }
 
@@ -110,6 +97,15 @@ func pages(version, hostname string, began time.Time) http.Handler {
 	})
 	mux.HandleFunc("GET /file/", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, r.URL.Path[len("/file"):])
+	})
+	mux.HandleFunc("GET /exit", func(_ http.ResponseWriter, r *http.Request) {
+		code, _ := strconv.Atoi(r.URL.Query().Get("code"))
+		log.Printf("exiting %d by request", code)
+		os.Exit(code)
+	})
+	mux.HandleFunc("GET /hold", func(w http.ResponseWriter, r *http.Request) {
+		mebibytes, _ := strconv.Atoi(r.URL.Query().Get("mib"))
+		fmt.Fprintln(w, "holds", len(hold(mebibytes)), "bytes")
 	})
 	mux.HandleFunc("GET /get", func(w http.ResponseWriter, r *http.Request) {
 		relay(w, r.URL.Query().Get("url"))
@@ -148,21 +144,19 @@ func exitLater() {
 	os.Exit(code)
 }
 
-func stopOnTerm(server *http.Server) {
+func stopOnTerm(server *http.Server) os.Signal {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	for received := range signals {
-		if os.Getenv("APP_IGNORE_TERM") != "" {
-			log.Printf("ignored %s by request", received)
-			continue
-		}
-		break
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
+	received := <-signals
+	for ; os.Getenv("APP_IGNORE_TERM") != ""; received = <-signals {
+		log.Printf("ignored %s by request", received)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		log.Printf("shut down: %v", err)
 	}
+	return received
 }
 
 // wait sleeps for as long as the variable says, and reports whether its value

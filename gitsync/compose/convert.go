@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -218,6 +219,7 @@ func (c *conversion) networks() []swarm.Network {
 			External: bool(from.External), Labels: labels(from.Labels),
 		}
 		c.ownName("networks."+key+".name", network.External)
+		c.externalName("networks."+key, network.Name, network.External)
 		if network.External {
 			network.Internal, network.Attachable, network.Labels = false, false, nil
 		}
@@ -233,13 +235,24 @@ func (c *conversion) networks() []swarm.Network {
 	return list
 }
 
-// networkName is how a stack calls a network: the key, but the real name of
-// one that belongs to the cluster.
+// networkName is how a stack calls a network: the key, but STACK/NETWORK if it
+// is another stack's.
 func (c *conversion) networkName(key string) string {
 	if from := c.model.Networks[key]; bool(from.External) {
-		return cmp.Or(from.Name, key)
+		return ofAnother(cmp.Or(from.Name, key))
 	}
 	return key
+}
+
+// ofAnother is the cluster's form, STACK/NAME, of what an external name means:
+// STACK_NAME, as tools of Compose call what a stack owns. A stack whose own
+// name has an underscore is written with the slash.
+func ofAnother(name string) string {
+	stack, own, cut := strings.Cut(name, "_")
+	if strings.Contains(name, "/") || !cut || stack == "" || own == "" {
+		return name
+	}
+	return stack + "/" + own
 }
 
 // ownName warns about a name of what the stack itself makes.
@@ -248,6 +261,15 @@ func (c *conversion) ownName(rule string, external bool) {
 		c.warn(at, rule, "", "is named after the stack and its key; this name is that of an external one alone")
 	}
 }
+
+// externalName refuses what can be the name of nothing.
+func (c *conversion) externalName(rule, name string, external bool) {
+	if external && !externalNames.MatchString(name) {
+		c.refuse(c.classes.at(rule), rule, "", "external name %q is neither STACK_NAME nor STACK/NAME", name)
+	}
+}
+
+var externalNames = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]*/)?[a-zA-Z0-9][a-zA-Z0-9._-]*$`)
 
 func (c *conversion) ipam(key string, network *swarm.Network, from types.NetworkConfig) {
 	rule := "networks." + key + ".ipam"
@@ -284,6 +306,7 @@ func (c *conversion) volumes() []swarm.Volume {
 		from := c.model.Volumes[key]
 		volume := swarm.Volume{Name: c.volumeName(key), External: bool(from.External), Labels: labels(from.Labels)}
 		c.ownName("volumes."+key+".name", volume.External)
+		c.externalName("volumes."+key, volume.Name, volume.External)
 		if slices.ContainsFunc(list, func(v swarm.Volume) bool { return v.Name == volume.Name }) {
 			c.refuse(c.classes.at("volumes."+key), "volumes."+key, "", "two volumes are called %s; rename the stack's own", volume.Name)
 		}
@@ -295,7 +318,7 @@ func (c *conversion) volumes() []swarm.Volume {
 
 func (c *conversion) volumeName(key string) string {
 	if from := c.model.Volumes[key]; bool(from.External) {
-		return cmp.Or(from.Name, key)
+		return ofAnother(cmp.Or(from.Name, key))
 	}
 	return key
 }

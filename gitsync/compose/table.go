@@ -79,7 +79,7 @@ func networkKeys() []KeyClass {
 		refused("networks.*.ipam.config[].ip_range", "is not in this release; give the range as the subnet"),
 		refused("networks.*.ipam.config[].aux_addresses.**", "is not in this release; use names in place of addresses"),
 		refused("networks.*.ipam.options.**", "addresses are given by gitswarm; remove it"),
-		honoured("networks.*.external", "the network of another stack, or the cluster's"),
+		honoured("networks.*.external", "the network of another stack, whose name is STACK_NETWORK or STACK/NETWORK"),
 		honoured("networks.*.external.name", ""),
 		honoured("networks.*.internal", ""),
 		honoured("networks.*.attachable", ""),
@@ -97,7 +97,7 @@ func volumeKeys() []KeyClass {
 		honoured("volumes.*.driver", "").of("local"),
 		refused("volumes.*.driver", "volume drivers are not in this release; use local, or a bind of a mounted folder"),
 		refused("volumes.*.driver_opts.**", "options of volumes are not in this release; mount it on the node and bind that folder"),
-		honoured("volumes.*.external", "a volume of another stack, or the cluster's"),
+		honoured("volumes.*.external", "the volume of another stack, whose name is STACK_VOLUME or STACK/VOLUME"),
 		honoured("volumes.*.external.name", ""),
 		honoured("volumes.*.labels.**", ""),
 	}
