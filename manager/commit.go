@@ -71,12 +71,17 @@ func (m *Manager) load(ctx context.Context, view *store.View, source swarm.Sourc
 			cache.reads[f.Name] = nil
 			continue
 		}
-		candidate, err := m.render(ctx, source, answer.Commit, f, record)
+		candidate, err := m.candidate(ctx, source, answer.Commit, f, record)
 		if err != nil {
 			return nil, err
 		}
-		cache.reads[f.Name] = candidate.reads
 		c.candidates = append(c.candidates, candidate)
+	}
+	if err := m.render(ctx, answer.Commit, c.candidates); err != nil {
+		return nil, err
+	}
+	for _, candidate := range c.candidates {
+		cache.reads[candidate.found.Name] = candidate.reads
 	}
 	c.removed = removedStacks(view, source.ID, cache.found, c.candidates)
 	c.cache = cache
@@ -120,10 +125,10 @@ func touches(changed []string, found gitsync.Found, reads []string) bool {
 	return false
 }
 
-// render loads one stack from the commit's tree. A stack that can't be loaded
-// is a candidate with a problem; an error means the commit as a whole could
-// not be read.
-func (m *Manager) render(ctx context.Context, source swarm.Source, from *gitsync.Commit, found gitsync.Found, record swarm.StackRecord) (*candidate, error) {
+// candidate begins with one stack of the commit. A stack that can't be loaded
+// is a candidate with a problem; an error means that the cluster's own content
+// could not be read.
+func (m *Manager) candidate(ctx context.Context, source swarm.Source, from *gitsync.Commit, found gitsync.Found, record swarm.StackRecord) (*candidate, error) {
 	c := &candidate{found: found, record: record, head: swarm.Rendered{
 		Revision: from.Revision, Author: from.Author, Subject: from.Subject, Committed: from.Committed,
 	}}
@@ -140,25 +145,42 @@ func (m *Manager) render(ctx context.Context, source swarm.Source, from *gitsync
 	if len(found.Findings) > 0 {
 		c.reads = append([]string{found.Dir + "/"}, found.Files...)
 		c.refuse(swarm.ProblemLoad, found.Findings[0].Text, found.Findings...)
-		return c, nil
 	}
-	loaded, err := compose.Load(ctx, m.config.Limits, treeOf{from.Tree}, compose.Project{
-		Name: string(found.Name), Dir: found.Dir, Files: found.Files, EnvFiles: found.EnvFiles, Variables: found.Variables,
-	})
-	c.loaded, c.reads = loaded, loaded.Reads
+	return c, nil
+}
+
+// render loads the candidates that have no problem yet. An error means that
+// the commit as a whole could not be read.
+func (m *Manager) render(ctx context.Context, from *gitsync.Commit, candidates []*candidate) error {
+	var whole []*candidate
+	var projects []compose.Project
+	for _, c := range candidates {
+		if c.problem == nil {
+			whole = append(whole, c)
+			projects = append(projects, compose.Project{
+				Name: string(c.found.Name), Dir: c.found.Dir, Files: c.found.Files, EnvFiles: c.found.EnvFiles, Variables: c.found.Variables,
+			})
+		}
+	}
+	for i, result := range compose.LoadAll(ctx, m.config.Limits, treeOf{from.Tree}, projects) {
+		whole[i].take(result)
+	}
+	return ctx.Err()
+}
+
+// take makes the candidate what loading it gave.
+func (c *candidate) take(result compose.Result) {
+	c.loaded, c.reads = result.Loaded, result.Loaded.Reads
 	var refused *compose.Error
-	switch {
+	switch err := result.Err; {
 	case errors.As(err, &refused):
 		c.reads = refused.Reads
 		c.refuse(loadProblem(refused), err.Error(), refusals(refused.Findings)...)
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
 	case err != nil:
 		c.refuse(swarm.ProblemLoad, err.Error())
 	default:
 		c.stack = &c.loaded.Stack
 	}
-	return c, nil
 }
 
 // loadProblem sorts what a load refused: a file that a secret or config names

@@ -248,7 +248,9 @@ func (m *Manager) guard(view *store.View, source swarm.Source, c *commit) {
 			d.Services = append(d.Services, gone...)
 		}
 	}
-	d.Existing = m.countServices(view, source.ID)
+	if len(d.Services) > 0 { // it takes reading every stack, which most commits need not
+		d.Existing = m.countServices(view, source.ID)
+	}
 	for _, r := range recent(source.Status.Removed, m.now()) {
 		d.RecentStacks += r.Stacks
 		d.RecentServices += r.Services

@@ -33,15 +33,22 @@ func (m *Manager) Plan(ctx context.Context, request api.PlanRequest) (api.PlanRe
 	}
 
 	result := api.PlanResult{Revision: commit.Revision}
+	var candidates []*candidate
 	for _, f := range found {
 		if request.Stack != "" && f.Name != request.Stack {
 			continue
 		}
 		record, _ := view.Stack(f.Name)
-		c, err := m.render(ctx, source, commit, f, record)
+		c, err := m.candidate(ctx, source, commit, f, record)
 		if err != nil {
 			return result, fmt.Errorf("plan: %w", err)
 		}
+		candidates = append(candidates, c)
+	}
+	if err := m.render(ctx, commit, candidates); err != nil {
+		return result, fmt.Errorf("plan: %w", err)
+	}
+	for _, c := range candidates {
 		m.resolve(ctx, view, c)
 		m.judge(view, c)
 		m.seal(ctx, c)
