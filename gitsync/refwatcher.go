@@ -75,7 +75,7 @@ func (w *refWatcher) run() {
 			if quiet == nil && concernsRefs(event.Name) {
 				quiet = time.After(settle)
 			}
-		case <-errors: // events were lost: look
+		case <-errors: //nolint:errcheck // whatever it says, events were lost: look
 			quiet = time.After(settle)
 		case <-quiet:
 			quiet = nil

@@ -100,25 +100,30 @@ func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			current.end()
-			return nil
+			return current.end()
 		case leads := <-m.store.Leading():
 			if leads == (current != nil) {
 				continue
 			}
-			if current.end(); leads {
-				current = m.begin(ctx)
-				ended = current.ended
-			} else {
-				current, ended = nil, nil
-			}
-		case err := <-ended:
-			if err != nil && !errors.Is(err, store.ErrNotLeader) {
-				return fmt.Errorf("lead the cluster: %w", err)
+			if err := current.end(); err != nil {
+				return err
 			}
 			current, ended = nil, nil
+			if leads {
+				current = m.begin(ctx)
+				ended = current.ended
+			}
+		case err := <-ended:
+			if current, ended = nil, nil; ofTerm(err) {
+				return fmt.Errorf("lead the cluster: %w", err)
+			}
 		}
 	}
+}
+
+// ofTerm reports whether an error is more than the end of a term.
+func ofTerm(err error) bool {
+	return err != nil && !errors.Is(err, store.ErrNotLeader) && !errors.Is(err, context.Canceled)
 }
 
 func (m *Manager) begin(ctx context.Context) *term {
@@ -129,11 +134,15 @@ func (m *Manager) begin(ctx context.Context) *term {
 }
 
 // end stops the term and waits until it is over.
-func (t *term) end() {
-	if t != nil {
-		t.stop()
-		<-t.ended
+func (t *term) end() error {
+	if t == nil {
+		return nil
 	}
+	t.stop()
+	if err := <-t.ended; ofTerm(err) {
+		return fmt.Errorf("lead the cluster: %w", err)
+	}
+	return nil
 }
 
 // now is the wall clock, in the form that the log keeps.

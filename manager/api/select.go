@@ -14,7 +14,6 @@ type selection struct {
 	stack   swarm.StackName
 	service string
 	slot    int // 0 means every one
-	task    swarm.TaskID
 }
 
 // parseTarget reads a target; it does not ask whether anything of that name is

@@ -101,7 +101,7 @@ func (r *reader) records(ctx context.Context, since time.Time) error {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read log: %w", err)
