@@ -36,7 +36,8 @@ func Advance(view View, now time.Time) swarm.Decision {
 
 // run does what the rollout's phase asks for.
 func (s *step) run() {
-	if s.view.Record.Suspended != "" && !s.rollout.Phase.Ended() {
+	unknown := s.content(s.rollout.To) == nil // it was superseded while the stack was suspended
+	if (unknown || s.view.Record.Suspended != "") && !s.rollout.Phase.Ended() {
 		s.hold()
 		return
 	}
@@ -62,8 +63,16 @@ func (s *step) corrupt() string {
 	default:
 		return fmt.Sprintf("the stack's record has the unknown phase %q: push a commit, or use gitswarm retry %s", phase, record.Name)
 	}
-	if record.Accepted.Content != "" && s.view.Accepted == nil {
-		return fmt.Sprintf("content %s of %s is missing: push a commit that changes the stack", record.Accepted.Content, record.Accepted.Revision.Short())
+	missing := func(r swarm.Rendered) string {
+		return fmt.Sprintf("content %q of %s is missing: push a commit that changes the stack", r.Content, r.Revision.Short())
+	}
+	phase := s.rollout.Phase
+	needed := phase == swarm.PhaseHealthy || phase == swarm.PhaseRolledBack || phase == swarm.PhaseRollingBack
+	switch {
+	case record.Accepted.Content != "" && s.view.Accepted == nil:
+		return missing(record.Accepted)
+	case (needed || record.Healthy.Content != "") && s.view.Healthy == nil:
+		return missing(record.Healthy)
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -18,7 +19,7 @@ func (s *step) begin() {
 		return
 	}
 
-	old := s.rollout
+	old, reason := s.rollout, s.askedFor(to)
 	if old.ID != 0 && !old.Phase.Ended() {
 		old.Phase = swarm.PhaseSuperseded
 		s.end(old)
@@ -26,14 +27,32 @@ func (s *step) begin() {
 	}
 	s.rollout = swarm.Rollout{
 		ID: old.ID + 1, From: s.view.Record.Healthy, To: to,
-		Phase: swarm.PhaseProgressing, Began: s.now,
+		Phase: swarm.PhaseProgressing, Began: s.now, Operator: reason,
 	}
 	s.load()
 	s.countDirty(func(*service) bool { return true })
 	if s.beganAny() { // taken over from the superseded one
 		s.touch()
 	}
-	s.happened("rollout", nil, to.Revision.Short()+" began")
+	s.happened("rollout", nil, strings.TrimSuffix(to.Revision.Short()+": "+reason, ": ")+" began")
+}
+
+// askedFor says why content that is there already is rolled out once more, or
+// "": it is not.
+func (s *step) askedFor(to swarm.Rendered) string {
+	if to.Content != s.view.Record.Healthy.Content || to.Content != s.rollout.To.Content {
+		return ""
+	}
+	var restarted []string
+	for _, sv := range s.services {
+		if sv.generation > sv.reached() {
+			restarted = append(restarted, sv.name)
+		}
+	}
+	if len(restarted) == 0 {
+		return "move to nodes that fit"
+	}
+	return "restart of " + strings.Join(restarted, ", ")
 }
 
 // due returns what to roll out now, if anything.

@@ -26,7 +26,7 @@ func (s *step) blocked(sv *service) string {
 
 // unmet returns the first service that sv has to wait for, or nil.
 func (s *step) unmet(sv *service) (*service, swarm.Dependency) {
-	for _, dependency := range acyclic(s.content(s.rollout.To))[sv.name] {
+	for _, dependency := range s.dependencies(s.content(s.rollout.To))[sv.name] {
 		if other := s.service(dependency.Service); other != nil && other.want != nil && !s.met(other, dependency.Condition) {
 			return other, dependency
 		}
@@ -133,7 +133,7 @@ func (s *step) service(name string) *service {
 // from or goes to.
 func (s *step) dependsOn(a, b *service) bool {
 	for _, stack := range []*swarm.Stack{s.view.Healthy, s.content(s.rollout.To)} {
-		if slices.ContainsFunc(acyclic(stack)[a.name], func(d swarm.Dependency) bool { return d.Service == b.name }) {
+		if slices.ContainsFunc(s.dependencies(stack)[a.name], func(d swarm.Dependency) bool { return d.Service == b.name }) {
 			return true
 		}
 	}
@@ -149,6 +149,14 @@ func (s *step) needed(sv *service) bool {
 	})
 }
 
+// dependencies returns what each service of a stack depends on.
+func (s *step) dependencies(stack *swarm.Stack) map[string][]swarm.Dependency {
+	if s.edges[stack] == nil {
+		s.edges[stack] = acyclic(stack)
+	}
+	return s.edges[stack]
+}
+
 // acyclic returns what each service of a stack depends on. A dependency that
 // would close a circle is left out: a corrupt record must not wait for itself.
 func acyclic(stack *swarm.Stack) map[string][]swarm.Dependency {
@@ -156,14 +164,17 @@ func acyclic(stack *swarm.Stack) map[string][]swarm.Dependency {
 	if stack == nil {
 		return edges
 	}
+	services := make(map[string]swarm.Service, len(stack.Services))
+	for _, service := range stack.Services {
+		services[service.Name] = service
+	}
 	const open, closed = 1, 2
 	visited := make(map[string]int)
 
 	var visit func(name string)
 	visit = func(name string) {
 		visited[name] = open
-		service, _ := stack.Service(name)
-		for _, dependency := range service.DependsOn {
+		for _, dependency := range services[name].DependsOn {
 			if visited[dependency.Service] == 0 {
 				visit(dependency.Service)
 			}

@@ -19,7 +19,8 @@ type step struct {
 	nodes    map[swarm.NodeID]*swarm.Node
 	tasks    []*task // by id
 	known    map[swarm.TaskID]bool
-	services []*service // by name
+	services []*service                                     // by name
+	edges    map[*swarm.Stack]map[string][]swarm.Dependency // see dependencies
 	desires  map[swarm.TaskID]*swarm.Desire
 	decision swarm.Decision
 	created  int
@@ -30,6 +31,7 @@ func newStep(view View, now time.Time) *step {
 		view: view, now: now, rollout: cloneRollout(view.Record.Rollout),
 		nodes:   make(map[swarm.NodeID]*swarm.Node, len(view.Nodes)),
 		known:   make(map[swarm.TaskID]bool, len(view.Tasks)),
+		edges:   make(map[*swarm.Stack]map[string][]swarm.Dependency),
 		desires: make(map[swarm.TaskID]*swarm.Desire),
 	}
 	for i := range view.Nodes {

@@ -162,7 +162,7 @@ func (s *step) wentBack() {
 	}
 	s.mark(!s.rollout.Again.IsZero())
 	r := s.rollout
-	if r.Groups != nil {
+	if r.Groups != nil && s.view.Healthy != nil && s.content(r.To) != nil {
 		s.decision.Settle = s.mixed()
 		s.decision.Healthy = &swarm.Rendered{
 			Revision: r.From.Revision, Author: r.From.Author, Subject: r.From.Subject, Committed: r.From.Committed,
