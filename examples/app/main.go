@@ -7,6 +7,7 @@
 //	APP_EXIT_CODE   with this code; 1 unless set
 //	APP_UNHEALTHY   answer the health check with 503 after this long; "0s" means at once
 //	APP_SLOW_START  listen only after this long
+//	APP_NEEDS       end with code 9 at once unless these can be read: files or URLs, with commas
 //	APP_IGNORE_TERM stay when asked to stop, so that only SIGKILL ends it
 package main
 
@@ -69,6 +70,10 @@ func serve() error {
 	log.Printf("started %s on %s", version, hostname)
 	go exitLater()
 
+	if err := needs(os.Getenv("APP_NEEDS")); err != nil {
+		log.Print(err)
+		os.Exit(9)
+	}
 	if !wait("APP_SLOW_START") {
 		return nil
 	}

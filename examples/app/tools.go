@@ -117,6 +117,24 @@ func lookup(args []string) error {
 	return err
 }
 
+// needs reads each of a list of files and URLs.
+func needs(list string) error {
+	for need := range strings.SplitSeq(list, ",") {
+		var err error
+		switch {
+		case need == "":
+		case strings.HasPrefix(need, "http://"):
+			err = get([]string{need})
+		default:
+			_, err = os.Stat(need)
+		}
+		if err != nil {
+			return fmt.Errorf("need %s: %w", need, err)
+		}
+	}
+	return nil
+}
+
 func get(args []string) error {
 	client := http.Client{Timeout: 2 * time.Second}
 	answer, err := client.Get(strings.Join(args, ""))
