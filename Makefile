@@ -57,5 +57,5 @@ lint: ## golangci-lint with .golangci.yml
 verify: ## format, tidy, generate; fails if that changes anything
 	gofmt -l -w .
 	go mod tidy
-	go test ./gitsync/compose -run TestTheDocs -update
+	go test ./gitsync/compose -run TestTheManualIsTheTable -update
 	git diff --exit-code
