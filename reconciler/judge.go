@@ -62,7 +62,7 @@ func endedBefore(t *task, begun time.Time) bool {
 // not failed yet.
 func (s *step) tolerated(st *seat) *failure {
 	sv := st.service
-	if s.rollout.Phase.Ended() || sv.want == nil || st.late {
+	if s.rollout.Phase.Ended() || sv.want == nil || st.late || sv.ends && s.satisfied(st, sv.goal()) {
 		return nil
 	}
 

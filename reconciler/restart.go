@@ -78,7 +78,7 @@ func (s *step) attempts(st *seat, g target, last *task) int {
 	for _, t := range st.tasks {
 		window := g.def.Restart.Window
 		switch {
-		case t.Spec != last.Spec, t.Generation != last.Generation, !byItself(t), s.bygone(st.service, t):
+		case t.Spec != last.Spec, t.Generation != last.Generation, !byItself(t), t.Created.After(last.Created), s.bygone(st.service, t):
 		case window > 0 && last.Status.Since.Sub(t.Status.Since) >= window:
 		default:
 			count++
