@@ -147,6 +147,7 @@ func (m *Manager) resolveAnew(ctx context.Context, record swarm.StackRecord, sta
 	for _, service := range anew.Services {
 		if len(services) == 0 || slices.Contains(services, service.Name) {
 			images[service.Task.Image] = swarm.ImageFacts{}
+			m.registry.Forget(service.Task.Image)
 		}
 	}
 	if err := m.ask(ctx, m.store.View(), images); err != nil {

@@ -53,7 +53,7 @@ func topKeys() []KeyClass {
 		honoured("secrets", ""),
 		honoured("secrets.*", ""),
 		honoured("x-gitswarm", "gitswarm's own keys of a stack"),
-		honoured("x-gitswarm.was", "the stack's former name: its services and volumes move"),
+		honoured("x-gitswarm.was", "the stack's former name; one that owns volumes keeps its name"),
 		refused("models.**", "models are not run; run the model as a service"),
 		refused("jobs.**", "is not in this release; write a service with deploy.mode: replicated-job"),
 	}

@@ -172,8 +172,23 @@ func (s Snapshot) settled(r swarm.StackRecord) bool {
 		if !service.Mode.PerNode() && taken != count.wanted {
 			return false
 		}
+		if s.filling(r.Name, service) {
+			return false
+		}
 	}
 	return true
+}
+
+// filling reports whether the first task of a seat is on its way, as after a
+// `scale`.
+func (s Snapshot) filling(stack swarm.StackName, service swarm.Service) bool {
+	for _, line := range seats(s.Tasks[stack], swarm.NewServiceID(stack, service.Name)) {
+		first := line[len(line)-1]
+		if first.Replaces == "" && first.Desired <= swarm.DesiredRun && first.Status.State < swarm.TaskHealthy {
+			return true
+		}
+	}
+	return false
 }
 
 // seatsWithTasks are the seats that hold a task which is not asked to go, or

@@ -177,6 +177,14 @@ func (c *Client) Auth(_ context.Context, image string) (user, password string, e
 	return found.Username, found.Password, nil
 }
 
+// Forget makes the next Resolve of an image ask for its tag, however lately
+// that was done.
+func (c *Client) Forget(image string) {
+	if ref, err := c.parse(image); err == nil {
+		c.tags.Remove(ref.Name())
+	}
+}
+
 func (c *Client) resolve(ctx context.Context, ref name.Reference, platform v1.Platform) (Image, error) {
 	digest, err := c.digest(ctx, ref)
 	if err != nil {

@@ -122,6 +122,10 @@ func TestAsksNothingAboutADigestItKnowsAndLittleAboutATag(t *testing.T) {
 	if n := resolve("/web:1"); n != 1 {
 		t.Errorf("%d requests for a tag that may have moved", n)
 	}
+	c.Forget(s.host() + "/web:1")
+	if n := resolve("/web:1"); n != 1 {
+		t.Errorf("%d requests for a tag that was to be forgotten", n)
+	}
 }
 
 func TestAsksOnceForManyWhoWantTheSame(t *testing.T) {
