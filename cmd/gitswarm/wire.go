@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gitswarm/gitswarm/gitsync"
+	"github.com/gitswarm/gitswarm/gitsync/compose"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager"
 	"github.com/gitswarm/gitswarm/manager/allocator"
@@ -85,10 +86,14 @@ func startManager(ctx context.Context, group *errgroup.Group, config daemonConfi
 	if err != nil {
 		return errors.Join(err, state.Close())
 	}
+	loading, err := emptyFolder(filepath.Join(config.RunDir, "compose"))
+	if err != nil {
+		return errors.Join(err, state.Close())
+	}
 	leader, err := manager.New(manager.Config{
 		Node: node, Store: state, Blobs: kept, Registry: registries,
 		Syncer: gitsync.New(gitsync.Config{Dir: filepath.Join(config.DataDir, "git"), Log: config.Log}),
-		Grants: config.Allow, Pool: config.pool(), Log: config.Log,
+		Grants: config.Allow, Pool: config.pool(), Limits: compose.Limits{Folder: loading}, Log: config.Log,
 	})
 	if err != nil {
 		return errors.Join(err, state.Close())
@@ -244,6 +249,15 @@ func openKeyring(path string) (*seal.Keyring, error) {
 		return seal.Create(path)
 	}
 	return keyring, err
+}
+
+// emptyFolder makes a folder without what a daemon that was killed left in it.
+func emptyFolder(path string) (string, error) {
+	err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o711))
+	if err != nil {
+		return "", fmt.Errorf("empty folder: %w", err)
+	}
+	return path, nil
 }
 
 // listenPrivately listens on a socket that root alone may use.

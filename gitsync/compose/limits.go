@@ -34,6 +34,7 @@ type Limits struct {
 	Wall       time.Duration // optional; for one stack, 5 s unless set
 	Memory     int64         // optional; bytes of the child, 512 MiB unless set, at least 128 MiB
 	Executable string        // optional; a program whose main calls ServeChild, this program unless set
+	Folder     string        // optional; where each child gets an empty folder, the system's for temporary files unless set
 }
 
 const (

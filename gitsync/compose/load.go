@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -76,30 +75,9 @@ type Result struct {
 	Err    error
 }
 
-// loaders is how many children load at once.
-const loaders = 2
-
-// LoadAll renders projects of one tree. A child loads one after another; one
-// that misbehaves is killed and costs its own project alone.
+// LoadAll is that of a Loader that keeps nothing.
 func LoadAll(ctx context.Context, limits Limits, tree Tree, projects []Project) []Result {
-	results := make([]Result, len(projects))
-	next := make(chan int)
-	var workers sync.WaitGroup
-	for range min(loaders, len(projects)) {
-		workers.Go(func() {
-			worker := worker{limits: limits.withDefaults()}
-			defer worker.close()
-			for i := range next {
-				results[i].Loaded, results[i].Err = worker.load(ctx, tree, projects[i])
-			}
-		})
-	}
-	for i := range projects {
-		next <- i
-	}
-	close(next)
-	workers.Wait()
-	return results
+	return (&Loader{Limits: limits}).LoadAll(ctx, tree, projects)
 }
 
 // load renders one project in the worker's child.

@@ -22,7 +22,7 @@ import (
 // worker owns one child process at a time.
 type worker struct {
 	limits Limits
-	child  *child // nil before the first project, and after a child that was killed
+	child  *child // nil until it is needed, and after a child that was killed
 }
 
 // maxAsks bounds the questions of a child about one project.
@@ -38,7 +38,7 @@ type child struct {
 }
 
 func start(limits Limits) (*child, error) {
-	folder, err := os.MkdirTemp("", "gitswarm-compose-")
+	folder, err := os.MkdirTemp(limits.Folder, "gitswarm-compose-")
 	if err != nil {
 		return nil, fmt.Errorf("make folder for the compose loader: %w", err)
 	}
