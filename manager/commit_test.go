@@ -32,15 +32,11 @@ func TestACommitReloadsTheStacksWhoseFilesItTouched(t *testing.T) {
 
 func TestAWaitingStackIsTriedAgainSoonAndThenLessOften(t *testing.T) {
 	for waited, want := range map[time.Duration]time.Duration{0: 2 * time.Second, 10 * time.Second: 10 * time.Second, time.Hour: 30 * time.Second} {
-		c := &commit{candidates: []*candidate{
-			{problem: &swarm.Problem{Kind: swarm.ProblemPolicy, Since: noon}},
-			{problem: &swarm.Problem{Kind: swarm.ProblemWaiting, Since: noon.Add(-waited)}},
-		}}
-		if got := c.again(noon).Sub(noon); got != want {
+		if got := tryAgain([]swarm.Problem{{Since: noon.Add(-waited)}}, noon).Sub(noon); got != want {
 			t.Errorf("after %s of waiting it is tried again in %s, want %s", waited, got, want)
 		}
 	}
-	if at := (&commit{candidates: []*candidate{{}}}).again(noon); !at.IsZero() {
+	if at := tryAgain(nil, noon); !at.IsZero() {
 		t.Errorf("nothing waits, and it is looked at again at %s", at)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/gitswarm/gitswarm/manager/allocator"
 	"github.com/gitswarm/gitswarm/manager/scheduler"
@@ -27,17 +28,40 @@ func (m *Manager) equip(ctx context.Context, view *store.View, sight reconciler.
 		return decide, nil
 	}
 
+	serves := sight
+	if waits(sight, decision) {
+		serves = asHealthy(sight)
+	}
 	stacks := stacksOf(sight)
-	networks, err := m.allocateNetworks(view, sight.Record.Name, stacks, &decide)
-	if err != nil {
-		return decide, err
+	if len(sight.Obstacles) > 0 {
+		stacks = stacksOf(serves)
 	}
-	endpoints, err := allocateEndpoints(view, sight, networks, &decide)
-	if err != nil {
-		return decide, err
-	}
+	// What can't be allocated was an obstacle before the rollout began; by now
+	// the rest of the stack must go on without it.
+	networks, _ := m.allocateNetworks(view, sight.Record.Name, stacks, &decide)
+	endpoints, _ := allocateEndpoints(view, sight.Record.Name, reconciler.Target(serves), networks, &decide)
 	dropUnused(view, sight, stacks, &decide)
-	return decide, m.seat(view, sight, networks, endpoints, &decide)
+	m.seat(view, sight, networks, endpoints, &decide)
+	return decide, nil
+}
+
+// waits reports whether the newest content has touched nothing yet: its ports
+// and addresses are not those of the stack.
+func waits(sight reconciler.View, decision swarm.Decision) bool {
+	rollout := sight.Record.Rollout
+	if decision.Rollout != nil {
+		rollout = *decision.Rollout
+	}
+	heldBack := sight.Record.Suspended != "" && rollout.To.Content != sight.Record.Accepted.Content
+	return heldBack || rollout.Phase == swarm.PhaseWaiting && rollout.Touched.IsZero()
+}
+
+// asHealthy is the stack as it was before its newest content came.
+func asHealthy(sight reconciler.View) reconciler.View {
+	healthy := sight.Record.Healthy
+	sight.Record.Accepted, sight.Accepted = healthy, sight.Healthy
+	sight.Record.Rollout = swarm.Rollout{ID: sight.Record.Rollout.ID, From: healthy, To: healthy, Phase: swarm.PhaseHealthy}
+	return sight
 }
 
 // settle stores what a partial rollback ended at: a mixture of two revisions.
@@ -74,9 +98,10 @@ func stacksOf(sight reconciler.View) []*swarm.Stack {
 }
 
 // allocateNetworks gives the networks of the stack's contents what they lack,
-// and returns all networks of the cluster.
-func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) ([]swarm.AllocatedNetwork, error) {
-	networks := slices.Clone(view.Networks())
+// and returns all networks of the cluster, and why some of the stack's have
+// not become what it wants.
+func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) (networks []swarm.AllocatedNetwork, problems []string) {
+	networks = view.Networks()
 	seen := make(map[swarm.NetworkID]bool)
 	for _, stack := range stacks {
 		for _, network := range stack.Networks {
@@ -87,7 +112,8 @@ func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stack
 			seen[id] = true
 			given, err := allocator.Network(id, network, networks, m.config.Pool)
 			if err != nil {
-				return nil, err
+				problems = append(problems, err.Error())
+				continue
 			}
 			at := slices.IndexFunc(networks, func(n swarm.AllocatedNetwork) bool { return n.ID == id })
 			switch {
@@ -100,16 +126,17 @@ func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stack
 			}
 		}
 	}
-	return networks, nil
+	return networks, problems
 }
 
-// allocateEndpoints gives each service of the effective target its virtual
-// addresses and published ports, and returns all endpoints of the cluster.
-func allocateEndpoints(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, decide *store.Decide) ([]swarm.Endpoint, error) {
-	endpoints := slices.Clone(view.Endpoints())
-	book := allocator.NewBook(networks, endpoints, view.AllTasks())
-	for _, service := range reconciler.Target(sight).Services {
-		id := swarm.NewServiceID(sight.Record.Name, service.Name)
+// allocateEndpoints gives each service of the target its virtual addresses and
+// published ports, and returns all endpoints of the cluster, and why some of
+// the stack's have not become what it wants.
+func allocateEndpoints(view *store.View, name swarm.StackName, target *swarm.Stack, networks []swarm.AllocatedNetwork, decide *store.Decide) (endpoints []swarm.Endpoint, problems []string) {
+	endpoints = view.Endpoints()
+	book := sync.OnceValue(func() *allocator.Book { return allocator.NewBook(networks, endpoints, view.AllTasks()) }) // most need none
+	for _, service := range target.Services {
+		id := swarm.NewServiceID(name, service.Name)
 		at := slices.IndexFunc(endpoints, func(e swarm.Endpoint) bool { return e.Service == id })
 		var had swarm.Endpoint
 		if at >= 0 {
@@ -117,7 +144,8 @@ func allocateEndpoints(view *store.View, sight reconciler.View, networks []swarm
 		}
 		given, err := endpointFor(id, service, had, endpoints, book)
 		if err != nil {
-			return nil, err
+			problems = append(problems, err.Error())
+			continue
 		}
 		switch {
 		case at < 0:
@@ -129,10 +157,10 @@ func allocateEndpoints(view *store.View, sight reconciler.View, networks []swarm
 		}
 		decide.Endpoints = append(decide.Endpoints, given)
 	}
-	return endpoints, nil
+	return endpoints, problems
 }
 
-func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, all []swarm.Endpoint, book *allocator.Book) (swarm.Endpoint, error) {
+func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, all []swarm.Endpoint, book func() *allocator.Book) (swarm.Endpoint, error) {
 	given := swarm.Endpoint{Service: id, Mode: service.Endpoint}
 	ports, err := allocator.Publish(id, service.Ports, had.Ports, holders(all, id))
 	if err != nil {
@@ -149,7 +177,7 @@ func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, 
 			given.VIPs = append(given.VIPs, had.VIPs[at])
 			continue
 		}
-		vip, err := book.Take([]swarm.NetworkID{network})
+		vip, err := book().Take([]swarm.NetworkID{network})
 		if err != nil {
 			return given, err
 		}
@@ -192,7 +220,7 @@ func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, 
 		}
 	}
 	for _, network := range view.NetworksOf(name) {
-		if !networks[network.ID] {
+		if !networks[network.ID] && !reached(view, network.ID) {
 			decide.DropNetworks = append(decide.DropNetworks, network.ID)
 		}
 	}
@@ -203,17 +231,24 @@ func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, 
 	}
 }
 
+// reached reports whether a live task of any stack has an address on a network.
+func reached(view *store.View, id swarm.NetworkID) bool {
+	return slices.ContainsFunc(view.AllTasks(), func(task swarm.Task) bool {
+		return task.Status.State.Live() && slices.ContainsFunc(task.Addresses, func(a swarm.Address) bool { return a.Network == id })
+	})
+}
+
 // seat gives a node and addresses to the decision's new tasks, and to those
 // that an earlier decision could not seat.
-func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, endpoints []swarm.Endpoint, decide *store.Decide) error {
+func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, endpoints []swarm.Endpoint, decide *store.Decide) {
 	var homeless []swarm.Task
 	for _, task := range sight.Tasks {
-		if task.Node == "" && task.Status.State == swarm.TaskNew && task.Desired < swarm.DesiredStop {
+		if isHomeless(task) {
 			homeless = append(homeless, task)
 		}
 	}
 	if len(decide.Decision.Create) == 0 && len(homeless) == 0 {
-		return nil
+		return
 	}
 
 	book := allocator.NewBook(networks, endpoints, view.AllTasks())
@@ -222,13 +257,11 @@ func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm
 	for _, task := range asked {
 		wanted = append(wanted, wantedOf(view, sight, task))
 	}
-	placements := scheduler.Place(wanted, m.clusterOf(view, leaving(decide.Decision)))
+	placements := scheduler.Place(wanted, m.clusterOf(view, leaving(sight, decide.Decision)))
 
 	for i, placement := range placements {
 		seated := asked[i]
-		if err := furnish(&seated, placement, sight, book); err != nil {
-			return err
-		}
+		furnish(&seated, placement, sight, book)
 		if i < len(decide.Decision.Create) {
 			decide.Decision.Create[i] = seated
 		} else if seated.Node != "" || seated.Status.Message != asked[i].Status.Message {
@@ -240,21 +273,20 @@ func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm
 			decide.Volumes = append(decide.Volumes, volumesOf(view, sight, seated)...)
 		}
 	}
-	return nil
 }
 
 // furnish writes a placement into its task.
-func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.View, book *allocator.Book) error {
+func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.View, book *allocator.Book) {
 	if placement.Node == "" {
-		task.Status.Message = placement.Why
-		return nil
+		refuseSeat(task, placement.Why)
+		return
 	}
 	task.Node = placement.Node
 	task.Status.Message = ""
 	task.Status.State = swarm.TaskAssigned
 	service, found := serviceOf(sight, *task)
 	if !found || len(task.Addresses) > 0 {
-		return nil
+		return
 	}
 	var networks []swarm.NetworkID
 	for _, attachment := range service.Task.Networks {
@@ -262,11 +294,23 @@ func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.V
 	}
 	addresses, err := book.Take(networks)
 	if err != nil {
-		task.Node, task.Status.State, task.Status.Message = "", swarm.TaskNew, err.Error()
-		return nil
+		if !service.Mode.PerNode() {
+			task.Node = ""
+		}
+		refuseSeat(task, err.Error())
+		return
 	}
 	task.Addresses = addresses
-	return nil
+}
+
+// refuseSeat says why a task has no place. One whose seat is a node can't wait
+// for another: it ends, and the reconciler tries again later.
+func refuseSeat(task *swarm.Task, why string) {
+	task.Status.State, task.Status.Message = swarm.TaskNew, why
+	if task.Node != "" {
+		task.Status.State, task.Status.Cause = swarm.TaskRejected, swarm.CauseEnvironment
+		task.Desired = swarm.DesiredPrepare // what ended is never asked to run
+	}
 }
 
 // serviceOf returns the service that a task is of, as the content says it

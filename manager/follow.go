@@ -13,38 +13,40 @@ import (
 // followCommits takes what the repositories answer, one answer after the
 // other, and looks again at stacks that wait.
 func (m *Manager) followCommits(ctx context.Context) error {
-	m.caches = make(map[swarm.SourceID]*sourceCache)
-	last := make(map[swarm.SourceID]gitsync.Report) // the last answer with a commit
+	last := make(map[swarm.SourceID]gitsync.Report) // the last answer with a commit, as one that is looked at again
 	again := newAlarms[swarm.SourceID]()
 	for {
 		var answer gitsync.Report
-		var wake map[swarm.StackName]bool
 		select {
 		case <-ctx.Done():
 			return nil
 		case answer = <-m.answers:
-		case order := <-m.orders:
-			answer, wake = last[order.source], order.stacks
+		case source := <-m.orders:
+			answer = last[source]
 		case <-again.ring():
-			source := again.due(time.Now())
-			answer, wake = last[source], m.waiting(source)
+			answer = last[again.due(time.Now())]
 		}
 		if answer.Source == "" {
 			continue
 		}
 		if answer.Commit != nil {
-			last[answer.Source] = answer
+			last[answer.Source] = gitsync.Report{Source: answer.Source, Commit: answer.Commit}
 		}
-		at, err := m.accept(ctx, answer, wake)
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, store.ErrNotLeader) {
-				return nil
-			}
+
+		switch err := m.accept(ctx, answer); {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, store.ErrNotLeader):
+			return err
+		case errors.Is(err, store.ErrStale): // an operator was faster
+			again.set(answer.Source, time.Now())
+		case err != nil:
 			m.log.Error("commit not accepted", "source", answer.Source, "err", err)
-			at = time.Now().Add(retryAfter)
+			again.set(answer.Source, time.Now().Add(retryAfter))
+		case answer.Commit != nil:
+			again.set(answer.Source, m.nextTry(answer.Source))
 		}
-		again.set(answer.Source, at)
-		m.heard(answer.Source)
+		m.heard(answer)
 	}
 }
 
@@ -52,15 +54,32 @@ func (m *Manager) followCommits(ctx context.Context) error {
 // reason of its own: a full disk, a blob that can't be read.
 const retryAfter = 5 * time.Second
 
-// waiting lists the stacks of a source whose problem may have solved itself.
-func (m *Manager) waiting(source swarm.SourceID) map[swarm.StackName]bool {
-	wake := make(map[swarm.StackName]bool)
+// nextTry returns when a source's stacks that wait for something outside of
+// the cluster should be tried once more, or zero if none waits.
+func (m *Manager) nextTry(source swarm.SourceID) time.Time {
+	var waiting []swarm.Problem
 	for _, record := range m.store.View().Stacks() {
 		if record.Source == source && record.Problem != nil && record.Problem.Kind == swarm.ProblemWaiting {
-			wake[record.Name] = true
+			waiting = append(waiting, *record.Problem)
 		}
 	}
-	return wake
+	if m.unreadable[source] != "" { // another source may give the stack's name free
+		waiting = append(waiting, swarm.Problem{})
+	}
+	return tryAgain(waiting, m.now())
+}
+
+// tryAgain returns when to try again what waits: after 2 s at first, then after
+// as long as it has waited, at most 30 s.
+func tryAgain(waiting []swarm.Problem, now time.Time) (soonest time.Time) {
+	const first, longest = 2 * time.Second, 30 * time.Second
+	for _, problem := range waiting {
+		wait := min(max(now.Sub(problem.Since), first), longest)
+		if at := now.Add(wait); soonest.IsZero() || at.Before(soonest) {
+			soonest = at
+		}
+	}
+	return soonest
 }
 
 // followStacks advances each stack that Apply touched, and each whose deadline
@@ -68,50 +87,28 @@ func (m *Manager) waiting(source swarm.SourceID) map[swarm.StackName]bool {
 func (m *Manager) followStacks(ctx context.Context) error {
 	touched := m.store.Subscribe()
 	defer touched.Close()
-	deadlines := newAlarms[swarm.StackName]()
+	round := newRound()
 	for {
 		news, changed := touched.Take()
-		for _, name := range m.stacksToLookAt(news, deadlines) {
+		for _, name := range round.stacks(m.store.View(), news, time.Now()) {
 			askAt, err := m.advance(ctx, name)
 			switch {
-			case ctx.Err() != nil || errors.Is(err, store.ErrNotLeader):
+			case ctx.Err() != nil:
 				return nil
+			case errors.Is(err, store.ErrNotLeader):
+				return err
 			case errors.Is(err, store.ErrStale): // its record changed meanwhile, so it is touched again
 			case err != nil:
 				m.log.Error("stack not advanced", "stack", name, "err", err)
 				askAt = time.Now().Add(retryAfter)
 			}
-			deadlines.set(name, askAt)
+			round.looked(m.store.View(), name, askAt)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-deadlines.ring():
+		case <-round.deadlines.ring():
 		}
 	}
-}
-
-// stacksToLookAt lists, sorted and once each, the stacks that news touches,
-// those that are due, and those that something which changed may have made
-// room for.
-func (m *Manager) stacksToLookAt(news store.Touched, deadlines *alarms[swarm.StackName]) []swarm.StackName {
-	names := make(map[swarm.StackName]bool)
-	for _, name := range news.Stacks {
-		names[name] = true
-	}
-	for now := time.Now(); ; {
-		name := deadlines.due(now)
-		if name == "" {
-			break
-		}
-		names[name] = true
-	}
-	everyone := news.Everything || len(news.Nodes) > 0
-	for _, record := range m.store.View().Stacks() {
-		if everyone || record.Rollout.Phase == swarm.PhaseWaiting {
-			names[record.Name] = true
-		}
-	}
-	return sorted(names)
 }

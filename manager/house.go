@@ -44,13 +44,13 @@ func (m *Manager) tidy(ctx context.Context) error {
 	if _, err := m.blobs.Sweep(func(digest swarm.Digest) bool { return live[digest] }); err != nil {
 		return err
 	}
-	return m.syncer.Sweep(view.Sources())
+	return m.syncer.Sweep(m.store.View().Sources()) // a source that was added meanwhile is fetched already
 }
 
 func expiredVolumes(volumes []swarm.KeptVolume, now time.Time) []swarm.KeptVolume {
 	var expired []swarm.KeptVolume
 	for _, volume := range volumes {
-		if !volume.Orphan.IsZero() && now.Sub(volume.Orphan) >= swarm.VolumeKept {
+		if !volume.Orphan.IsZero() && volume.Dropped.IsZero() && now.Sub(volume.Orphan) >= swarm.VolumeKept {
 			expired = append(expired, volume)
 		}
 	}

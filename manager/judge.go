@@ -48,11 +48,13 @@ func (m *Manager) resolve(ctx context.Context, view *store.View, c *candidate) {
 }
 
 func (c *candidate) pinned(service swarm.Service) (swarm.ImageFacts, bool) {
-	before, had := c.before.Service(service.Name)
-	if c.renewed || !had || before.Task.Image != service.Task.Image || before.Image.Manifest == "" {
-		return swarm.ImageFacts{}, false
+	for _, stack := range c.pins {
+		before, had := stack.Service(service.Name)
+		if had && before.Task.Image == service.Task.Image && before.Image.Manifest != "" {
+			return before.Image, true
+		}
 	}
-	return before.Image, true
+	return swarm.ImageFacts{}, false
 }
 
 // ask fills in what the registries say of each image.
@@ -130,10 +132,11 @@ func health(written, image *swarm.Healthcheck) *swarm.Healthcheck {
 }
 
 // grant makes the grants of the cluster's configuration those that policy
-// heeds. Stacks that were refused are judged again with the first answer of
-// their source, as every new leader does.
+// heeds. Where they differ from those before, every stack is judged again with
+// the first answer of its source.
 func (m *Manager) grant(ctx context.Context) error {
-	if slices.Equal(m.config.Grants, m.store.View().Grants()) {
+	m.regranted = !slices.Equal(m.config.Grants, m.store.View().Grants())
+	if !m.regranted {
 		return nil
 	}
 	return m.propose(ctx, store.Command{PutGrants: &store.PutGrants{Grants: m.config.Grants}})
@@ -215,8 +218,8 @@ func (m *Manager) examine(view *store.View, c *candidate) {
 	if c.stack == nil {
 		return
 	}
-	if was := c.stack.Was; was != "" && c.record.Name == "" && ownsVolumes(view, was, nil) {
-		c.refuse(swarm.ProblemLoad, fmt.Sprintf("stack %s owns volumes, which do not move with a rename; keep the name, or remove the volumes first (`gitswarm volume ls`)", was))
+	if was := c.stack.Was; was != "" && c.record.Accepted.Content == "" && ownsVolumes(view, was, nil) {
+		c.refuse(swarm.ProblemWaiting, fmt.Sprintf("stack %s owns volumes, which do not move with a rename; keep the name, or remove the volumes first (`gitswarm volume ls`)", was))
 		return
 	}
 	for _, q := range c.record.Quarantine {
@@ -229,27 +232,25 @@ func (m *Manager) examine(view *store.View, c *candidate) {
 
 // guard asks policy about what the commit takes away, and lets those stacks
 // wait that need an approval.
-func (m *Manager) guard(view *store.View, source swarm.Source, c *commit) {
-	d := policy.Deletions{Source: source, Moved: source.Status.Scope != "" && source.Status.Scope != scope(source), Left: c.kept}
-	for _, record := range c.removed {
-		d.Stacks = append(d.Stacks, record.Name)
-		stack, err := m.content(context.Background(), record.Accepted.Content)
-		if err == nil && stack != nil {
-			d.Services = append(d.Services, servicesOf(record.Name, stack.Services)...)
-		}
-		if ownsVolumes(view, record.Name, stack) {
-			d.Owning = append(d.Owning, record.Name)
-		}
+func (m *Manager) guard(ctx context.Context, view *store.View, source swarm.Source, c *commit) error {
+	c.moved = source.Status.Scope != "" && source.Status.Scope != scope(source, c.revision)
+	d := policy.Deletions{Source: source, Moved: c.moved, Left: c.kept, Unread: sorted(c.cache.unread)}
+	if err := m.noteRemoved(ctx, view, c, &d); err != nil {
+		return err
 	}
 	shrinking := make(map[swarm.StackName]bool)
 	for _, candidate := range c.candidates {
-		if gone := candidate.goneServices(); len(gone) > 0 {
+		if gone := candidate.goneServices(); len(gone) > 0 && candidate.problem == nil {
 			shrinking[candidate.found.Name] = true
 			d.Services = append(d.Services, gone...)
 		}
 	}
 	if len(d.Services) > 0 { // it takes reading every stack, which most commits need not
-		d.Existing = m.countServices(view, source.ID)
+		existing, err := m.countServices(ctx, view, source.ID)
+		if err != nil {
+			return err
+		}
+		d.Existing = existing
 	}
 	for _, r := range recent(source.Status.Removed, m.now()) {
 		d.RecentStacks += r.Stacks
@@ -259,7 +260,7 @@ func (m *Manager) guard(view *store.View, source swarm.Source, c *commit) {
 	verdict := policy.JudgeDeletions(d)
 	if verdict.Answer != swarm.Ask {
 		c.removals = swarm.Removal{At: m.now(), Stacks: len(d.Stacks), Services: len(d.Services)}
-		return
+		return nil
 	}
 	plan := "p-" + c.revision.Commit()[:min(8, len(c.revision.Commit()))]
 	c.asked = &swarm.Problem{Kind: swarm.ProblemApproval, Text: verdict.Why + "; type `gitswarm approve " + plan + "`", Plan: plan}
@@ -269,6 +270,27 @@ func (m *Manager) guard(view *store.View, source swarm.Source, c *commit) {
 			candidate.problem = &asked
 		}
 	}
+	return nil
+}
+
+// noteRemoved adds the stacks that the commit no longer has, but those of
+// which nothing was ever agreed to.
+func (m *Manager) noteRemoved(ctx context.Context, view *store.View, c *commit, d *policy.Deletions) error {
+	for _, record := range c.removed {
+		stack, err := m.content(ctx, record.Accepted.Content)
+		if err != nil {
+			return err
+		}
+		if stack == nil {
+			continue
+		}
+		d.Stacks = append(d.Stacks, record.Name)
+		d.Services = append(d.Services, servicesOf(record.Name, stack.Services)...)
+		if ownsVolumes(view, record.Name, stack) {
+			d.Owning = append(d.Owning, record.Name)
+		}
+	}
+	return nil
 }
 
 func (c *candidate) goneServices() []swarm.ServiceID {
@@ -297,19 +319,22 @@ func ownsVolumes(view *store.View, name swarm.StackName, stack *swarm.Stack) boo
 		return true
 	}
 	return slices.ContainsFunc(view.Volumes(), func(v swarm.KeptVolume) bool {
-		return strings.HasPrefix(string(v.ID), string(name)+"/") && v.Orphan.IsZero()
+		return strings.HasPrefix(string(v.ID), string(name)+"/") && v.Orphan.IsZero() && v.Dropped.IsZero()
 	})
 }
 
-func (m *Manager) countServices(view *store.View, source swarm.SourceID) int {
-	n := 0
+func (m *Manager) countServices(ctx context.Context, view *store.View, source swarm.SourceID) (n int, err error) {
 	for _, record := range view.Stacks() {
 		if record.Source != source || record.Removing {
 			continue
 		}
-		if stack, err := m.content(context.Background(), record.Accepted.Content); err == nil && stack != nil {
+		stack, err := m.content(ctx, record.Accepted.Content)
+		if err != nil {
+			return 0, err
+		}
+		if stack != nil {
 			n += len(stack.Services)
 		}
 	}
-	return n
+	return n, nil
 }

@@ -23,6 +23,7 @@ func (m *Manager) lead(ctx context.Context) error {
 	if err := m.grant(ctx); err != nil {
 		return err
 	}
+	m.forget()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.watchSources(ctx) })
 	group.Go(func() error { return m.followCommits(ctx) })
@@ -32,25 +33,28 @@ func (m *Manager) lead(ctx context.Context) error {
 }
 
 // accept is the first half of the route: from what a repository answered to
-// stacks that the cluster has agreed to run. It touches no task. It returns
-// when to look again at stacks that wait for something outside of the cluster.
-func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[swarm.StackName]bool) (again time.Time, err error) {
+// stacks that the cluster has agreed to run. It touches no task. An answer
+// whose At is zero is one from before that is looked at again.
+func (m *Manager) accept(ctx context.Context, answer gitsync.Report) error {
 	view := m.store.View()
 	source, watched := view.Source(answer.Source)
-	if !watched {
-		return time.Time{}, nil
-	}
 	switch {
+	case !watched || source.Suspended != "": // the watch that heard it is ending
+		return nil
 	case answer.Problem != nil:
-		return time.Time{}, m.sawProblem(ctx, source, answer)
+		return m.sawProblem(ctx, source, answer.Problem.Error())
 	case answer.Commit == nil:
-		return time.Time{}, m.sawNothingNew(ctx, source, answer)
+		return m.sawNothingNew(ctx, source, answer)
 	}
 
-	commit, err := m.load(ctx, view, source, answer, wake) // the stacks that the commit touched, rendered
+	began := m.now()
+	found, err := m.find(source, answer.Commit)
 	if err != nil {
-		answer.Problem = err
-		return time.Time{}, m.sawProblem(ctx, source, answer)
+		return m.sawProblem(ctx, source, err.Error())
+	}
+	commit, err := m.load(ctx, view, source, answer.Commit, found) // the stacks that the commit touched, rendered
+	if err != nil {
+		return fmt.Errorf("load %s: %w", answer.Commit.Revision, err)
 	}
 	for _, candidate := range commit.candidates {
 		m.resolve(ctx, view, candidate) // image strings to digests
@@ -58,16 +62,18 @@ func (m *Manager) accept(ctx context.Context, answer gitsync.Report, wake map[sw
 		m.seal(ctx, candidate)          // contents and specs to blobs
 		m.examine(view, candidate)      // quarantine
 	}
-	m.guard(view, source, commit) // policy on what the commit takes away
-
-	if command, changed := commit.acceptance(source, answer); changed {
-		if err := m.propose(ctx, command); err != nil {
-			return time.Time{}, fmt.Errorf("accept %s: %w", answer.Commit.Revision, err)
-		}
-		m.log.Info("commit accepted", "source", source.ID, "revision", commit.revision, "stacks", len(commit.candidates), "took", m.now().Sub(answer.At))
+	if err := m.guard(ctx, view, source, commit); err != nil { // policy on what the commit takes away
+		return fmt.Errorf("guard %s: %w", answer.Commit.Revision, err)
 	}
-	m.caches[source.ID] = commit.cache
-	return commit.again(answer.At), nil
+
+	if command, changed := commit.acceptance(source, answer.At, began); changed {
+		if err := m.propose(ctx, command); err != nil {
+			return fmt.Errorf("accept %s: %w", answer.Commit.Revision, err)
+		}
+		m.log.Info("commit accepted", "source", source.ID, "revision", commit.revision, "stacks", len(commit.candidates), "took", m.now().Sub(began))
+	}
+	m.remember(source.ID, commit)
+	return nil
 }
 
 // advance is the second half: one step of one stack, from what the cluster

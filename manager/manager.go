@@ -55,15 +55,20 @@ type Manager struct {
 	syncer   *gitsync.Syncer
 	rules    *policy.Rules
 	contents *lru.Cache[swarm.Digest, *swarm.Stack]
+	loader   compose.Loader
 	log      *slog.Logger
 
-	answers chan gitsync.Report             // from the watches to followCommits
-	orders  chan order                      // from operators to followCommits
-	caches  map[swarm.SourceID]*sourceCache // followCommits' own
+	answers chan gitsync.Report // from the watches to followCommits
+	orders  chan swarm.SourceID // from operators to followCommits: look at its last commit again
+
+	// followCommits' own, of this term.
+	caches     map[swarm.SourceID]*sourceCache
+	unreadable map[swarm.SourceID]string // what of the newest commit can't be read
+	regranted  bool                      // the term began with other grants: stacks are judged anew
 
 	mu      sync.Mutex
 	watches map[swarm.SourceID]*watch
-	waiters map[swarm.SourceID]chan struct{}
+	waiters map[swarm.SourceID][]waiter
 }
 
 // New makes a manager over an open store.
@@ -81,9 +86,9 @@ func New(config Config) (*Manager, error) {
 	}
 	return &Manager{
 		config: config, store: config.Store, blobs: config.Blobs, registry: config.Registry,
-		syncer: config.Syncer, rules: rules, contents: contents, log: config.Log,
-		answers: make(chan gitsync.Report), orders: make(chan order),
-		watches: make(map[swarm.SourceID]*watch), waiters: make(map[swarm.SourceID]chan struct{}),
+		syncer: config.Syncer, rules: rules, contents: contents, loader: compose.Loader{Limits: config.Limits}, log: config.Log,
+		answers: make(chan gitsync.Report), orders: make(chan swarm.SourceID, 1),
+		watches: make(map[swarm.SourceID]*watch), waiters: make(map[swarm.SourceID][]waiter),
 	}, nil
 }
 
@@ -102,9 +107,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return current.end()
 		case leads := <-m.store.Leading():
-			if leads == (current != nil) {
-				continue
-			}
+			// A term may also end unseen: leadership was lost and won again.
 			if err := current.end(); err != nil {
 				return err
 			}

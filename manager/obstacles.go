@@ -22,16 +22,15 @@ func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
 	}
 	var found []string
 	if rolling := rollingStacks(view, sight.Record.Name); rolling >= rollAtOnce {
-		found = append(found, fmt.Sprintf("%d other stacks are rolling, at most %d do at once", rolling, rollAtOnce))
+		return []string{fmt.Sprintf("%d other stacks are rolling, at most %d do at once", rolling, rollAtOnce)}
 	}
 
 	trial := store.Decide{}
-	networks, err := m.allocateNetworks(view, sight.Record.Name, []*swarm.Stack{sight.Accepted}, &trial)
-	if err == nil {
-		_, err = allocateEndpoints(view, sight, networks, &trial)
-	}
-	if err != nil {
-		found = append(found, err.Error())
+	networks, problems := m.allocateNetworks(view, sight.Record.Name, []*swarm.Stack{sight.Accepted}, &trial)
+	found = append(found, problems...)
+	if len(problems) == 0 {
+		_, problems = allocateEndpoints(view, sight.Record.Name, reconciler.Target(sight), networks, &trial)
+		found = append(found, problems...)
 	}
 	found = append(found, busyPorts(view, sight)...)
 	found = append(found, missingVolumes(view, sight)...)
@@ -47,9 +46,8 @@ func untouched(record swarm.StackRecord) bool {
 func rollingStacks(view *store.View, but swarm.StackName) int {
 	n := 0
 	for _, record := range view.Stacks() {
-		phase := record.Rollout.Phase
-		if record.Name != but && (phase == swarm.PhaseProgressing || phase == swarm.PhaseRollingBack) {
-			n++
+		if record.Name != but {
+			n += number(isRolling(record))
 		}
 	}
 	return n
@@ -116,11 +114,16 @@ func (m *Manager) unplaced(view *store.View, sight reconciler.View) []string {
 // and for each started one the step it is of.
 func (m *Manager) wantedSteps(view *store.View, sight reconciler.View, plan swarm.Plan) (wanted []scheduler.Wanted, gone map[swarm.TaskID]bool, steps []int) {
 	gone = make(map[swarm.TaskID]bool)
+	beside := make(map[string]int) // old tasks that run beside a new one, by service
 	for i, step := range plan.Steps {
-		if step.Task != "" {
+		service, found := sight.Accepted.Service(step.Service)
+		switch policy := service.Update; {
+		case step.Task == "":
+		case step.Verb == swarm.Replace && policy.Order == swarm.StartFirst && (policy.Parallelism == 0 || beside[step.Service] < policy.Parallelism):
+			beside[step.Service]++
+		default:
 			gone[step.Task] = true
 		}
-		service, found := sight.Accepted.Service(step.Service)
 		if !found || step.Verb != swarm.Start && step.Verb != swarm.Replace {
 			continue
 		}
@@ -149,8 +152,12 @@ func wantedBy(view *store.View, service swarm.Service, task swarm.Task) schedule
 	}
 	volumes := namedVolumes(task.Service.Stack(), service)
 	for _, kept := range view.Volumes() {
-		if slices.Contains(volumes, kept.ID) {
+		switch {
+		case !slices.Contains(volumes, kept.ID):
+		case kept.Dropped.IsZero():
 			w.Volumes = append(w.Volumes, kept)
+		default:
+			w.Dropped = append(w.Dropped, kept)
 		}
 	}
 	return w
@@ -172,11 +179,17 @@ func (m *Manager) clusterOf(view *store.View, gone map[swarm.TaskID]bool) schedu
 	return cluster
 }
 
-// leaving lists the tasks that a decision's new tasks take the seats of.
-func leaving(decision swarm.Decision) map[swarm.TaskID]bool {
+// leaving lists the tasks that make room for a decision's new tasks before
+// these start.
+func leaving(sight reconciler.View, decision swarm.Decision) map[swarm.TaskID]bool {
 	gone := make(map[swarm.TaskID]bool)
 	for _, task := range decision.Create {
-		if task.Replaces != "" {
+		service, _ := serviceOf(sight, task)
+		order := service.Update.Order
+		if sight.Record.Rollout.Phase == swarm.PhaseRollingBack {
+			order = service.Rollback.Order
+		}
+		if task.Replaces != "" && order != swarm.StartFirst {
 			gone[task.Replaces] = true
 		}
 	}

@@ -75,10 +75,23 @@ func (m *Manager) Retry(ctx context.Context, name swarm.StackName, by string) er
 	if err != nil {
 		return fmt.Errorf("retry %s: %w", name, err)
 	}
+	if record.Problem != nil && record.Problem.Kind == swarm.ProblemWaiting {
+		return m.tryNow(ctx, record.Source)
+	}
 	if record.Head.Content == "" {
 		return fmt.Errorf("retry %s: its newest commit %s is not a stack: %s", name, record.Head.Revision.Short(), problemText(record))
 	}
 	return m.operate(ctx, by, store.Operate{Stack: name, Retry: true})
+}
+
+// tryNow looks again at what waits of a source's last commit.
+func (m *Manager) tryNow(ctx context.Context, source swarm.SourceID) error {
+	select {
+	case m.orders <- source:
+	case <-ctx.Done():
+		return fmt.Errorf("try what waits of source %s again: %w", source, ctx.Err())
+	}
+	return nil
 }
 
 func problemText(record swarm.StackRecord) string {

@@ -34,12 +34,18 @@ func (m *Manager) Plan(ctx context.Context, request api.PlanRequest) (api.PlanRe
 
 	result := api.PlanResult{Revision: commit.Revision}
 	var candidates []*candidate
+	cache := newSourceCache(commit.Tree)
 	for _, f := range found {
 		if request.Stack != "" && f.Name != request.Stack {
 			continue
 		}
 		record, _ := view.Stack(f.Name)
-		c, err := m.candidate(ctx, source, commit, f, record)
+		if owner, foreign := owner(view, record, source.ID); foreign {
+			result.Stacks = append(result.Stacks, api.StackPlan{Name: f.Name, Problem: &swarm.Problem{Kind: swarm.ProblemLoad, Text: ownedText(f.Name, owner)}})
+			continue
+		}
+		cache.found[f.Name] = f
+		c, err := m.candidate(ctx, commit, f, record)
 		if err != nil {
 			return result, fmt.Errorf("plan: %w", err)
 		}
@@ -49,6 +55,9 @@ func (m *Manager) Plan(ctx context.Context, request api.PlanRequest) (api.PlanRe
 		return result, fmt.Errorf("plan: %w", err)
 	}
 	for _, c := range candidates {
+		if err := m.trace(ctx, view, source.ID, c, cache); err != nil {
+			return result, fmt.Errorf("plan: %w", err)
+		}
 		m.resolve(ctx, view, c)
 		m.judge(view, c)
 		m.seal(ctx, c)

@@ -3,19 +3,15 @@ package manager
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/gitswarm/gitswarm/gitsync"
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
-
-// An order asks followCommits to look at stacks of a source again.
-type order struct {
-	source swarm.SourceID
-	stacks map[swarm.StackName]bool
-}
 
 // A watch is one source that is being followed.
 type watch struct {
@@ -131,7 +127,7 @@ func (m *Manager) SyncSource(ctx context.Context, id swarm.SourceID) error {
 	case source.Suspended != "":
 		return fmt.Errorf("sync source %s: it is suspended: %s", id, source.Suspended)
 	}
-	heard := m.nextAnswer(id)
+	heard := m.nextAnswer(id, m.now())
 	m.mu.Lock()
 	w := m.watches[id]
 	m.mu.Unlock()
@@ -149,24 +145,33 @@ func (m *Manager) SyncSource(ctx context.Context, id swarm.SourceID) error {
 	}
 }
 
-// nextAnswer returns a channel that is closed once an answer of the source has
-// been dealt with.
-func (m *Manager) nextAnswer(id swarm.SourceID) <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.waiters[id] == nil {
-		m.waiters[id] = make(chan struct{})
-	}
-	return m.waiters[id]
+// A waiter is somebody who wants to know that an answer which the source gave
+// since then has been dealt with.
+type waiter struct {
+	since time.Time
+	heard chan struct{}
 }
 
-func (m *Manager) heard(id swarm.SourceID) {
+func (m *Manager) nextAnswer(id swarm.SourceID, since time.Time) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if waiter := m.waiters[id]; waiter != nil {
-		close(waiter)
-		delete(m.waiters, id)
-	}
+	w := waiter{since, make(chan struct{})}
+	m.waiters[id] = append(m.waiters[id], w)
+	return w.heard
+}
+
+// heard tells those who wait that an answer has been dealt with. One that was
+// under way when they asked does not count.
+func (m *Manager) heard(answer gitsync.Report) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiters[answer.Source] = slices.DeleteFunc(m.waiters[answer.Source], func(w waiter) bool {
+		if answer.At.Before(w.since) {
+			return false
+		}
+		close(w.heard)
+		return true
+	})
 }
 
 // propose commits a command; its time is now unless it has one.

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -33,6 +34,9 @@ func (m *Manager) RemoveVolume(ctx context.Context, id swarm.VolumeID, node swar
 	if user := userOf(m, view, volume); user != "" {
 		return fmt.Errorf("remove volume %s: %s uses it; remove it from the stack first", id, user)
 	}
+	if err := m.unnamed(ctx, view, id); err != nil {
+		return fmt.Errorf("remove volume %s: %w", id, err)
+	}
 	return m.propose(ctx, store.Command{By: by, DropVolumes: []swarm.KeptVolume{volume}})
 }
 
@@ -48,9 +52,31 @@ func volumeOn(view *store.View, id swarm.VolumeID, node swarm.NodeID) (swarm.Kep
 	case 0:
 		return swarm.KeptVolume{}, fmt.Errorf("there is none of that name; see `gitswarm volume ls`")
 	case 1:
+		if !found[0].Dropped.IsZero() {
+			return found[0], fmt.Errorf("it is given up already, and goes once node %s has removed it", found[0].Node)
+		}
 		return found[0], nil
 	}
 	return swarm.KeptVolume{}, fmt.Errorf("%d nodes have one; name the node", len(found))
+}
+
+// unnamed refuses a volume that its stack has, whether a task runs or not.
+func (m *Manager) unnamed(ctx context.Context, view *store.View, id swarm.VolumeID) error {
+	name := swarm.ServiceID(id).Stack()
+	record, found := view.Stack(name)
+	if !found {
+		return nil
+	}
+	for _, content := range []swarm.Digest{record.Accepted.Content, record.Healthy.Content} {
+		stack, err := m.content(ctx, content)
+		if err != nil {
+			return err
+		}
+		if stack != nil && slices.ContainsFunc(stack.Volumes, func(v swarm.Volume) bool { return swarm.NewVolumeID(name, v.Name) == id }) {
+			return fmt.Errorf("stack %s still has it; remove it there first", name)
+		}
+	}
+	return nil
 }
 
 // userOf names a live task that mounts the volume, or "".

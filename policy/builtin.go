@@ -1,6 +1,10 @@
 package policy
 
-import "github.com/gitswarm/gitswarm/swarm"
+import (
+	"path"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
 
 // Builtin are the rules that hold in every cluster unless a grant lifts them.
 // They follow the "baseline" level of the Kubernetes Pod Security Standards
@@ -19,15 +23,17 @@ func Builtin() []Rule {
 		},
 		{
 			Name: "runtime-socket", Key: "volumes",
-			Offend: `service.binds.filter(b, b.source.matches("^(/var)?/run(/[^/]+)?/(docker|containerd|gitswarm|crio|podman)\\.sock$") || b.source.matches("^/var/lib/gitswarm/.*\\.sock$")).map(b, b.source)`,
-			Says:   "hands the whole node to the container",
+			Offend: `service.binds.filter(b, b.source.matches("^(/var)?/run/(.*/)?(docker|containerd|gitswarm|crio|podman|buildkitd)\\.sock$") ||
+				b.source.matches("^(/var)?/run/(docker|containerd|gitswarm|crio|podman|buildkit)/.") || b.source.matches("^/var/lib/gitswarm/.*\\.sock$")).map(b, b.source)`,
+			Says: "hands the whole node to the container",
 		},
 		{
 			Name: "sensitive-bind", Key: "volumes",
 			Offend: `service.binds.filter(b, b.source == "/" ||
 				b.source.matches("^/(etc|proc|sys|dev|boot|root|bin|sbin|lib|lib32|lib64|usr)(/|$)") ||
-				b.source.matches("^(/var)?/run/?$") || b.source.matches("^(/var)?/run/(docker|containerd|gitswarm|netns|systemd)/?$") ||
-				b.source.matches("^/var(/lib)?/?$") || b.source.matches("^/var/lib/(gitswarm|docker|containerd|kubelet)(/|$)")).map(b, b.source)`,
+				b.source.matches("^(/var)?/run/?$") || b.source.matches("^(/var)?/run/(docker|containerd|gitswarm|crio|podman|buildkit|user(/[^/]*)?)/?$") ||
+				b.source.matches("^(/var)?/run/(netns|dbus|systemd)(/|$)") ||
+				b.source.matches("^/var(/lib)?/?$") || b.source.matches("^/var/spool/(cron|at)(/|$)") || b.source.matches("^/var/lib/(gitswarm|docker|containerd|kubelet)(/|$)")).map(b, b.source)`,
 			Says: "is part of the node itself",
 		},
 		{
@@ -42,7 +48,7 @@ func Builtin() []Rule {
 		},
 		{
 			Name: "device", Key: "devices",
-			Offend: `service.devices.filter(d, d.matches("^/dev/(mem|kmem|port|kmsg|sd|vd|xvd|hd|nvme|dm-|md|loop|mapper/|disk/|sg)") || !d.startsWith("/dev/"))`,
+			Offend: `service.devices.filter(d, d.matches("^/dev/(mem|kmem|port|kmsg|sd|vd|xvd|hd|nvme|mmcblk|pmem|nbd|rbd|drbd|bcache|dm-|md|loop|mapper|disk|block|raw|sg|sr)") || !d.startsWith("/dev/"))`,
 			Says:   "gives the container the node's memory or disks",
 		},
 	}
@@ -55,13 +61,13 @@ func factsOf(service swarm.Service) map[string]any {
 	for _, mount := range spec.Mounts {
 		if mount.Kind == swarm.MountBind {
 			binds = append(binds, map[string]any{
-				"source": mount.Source, "target": mount.Target, "read_only": mount.ReadOnly, "propagation": mount.Propagation,
+				"source": path.Clean(mount.Source), "target": mount.Target, "read_only": mount.ReadOnly, "propagation": mount.Propagation,
 			})
 		}
 	}
 	devices := []string{}
 	for _, device := range spec.Devices {
-		devices = append(devices, device.Source)
+		devices = append(devices, path.Clean(device.Source))
 	}
 	return map[string]any{
 		"name": service.Name, "image": spec.Image, "user": spec.User, "mode": string(service.Mode), "replicas": service.Replicas,

@@ -22,6 +22,7 @@ type Deletions struct {
 	Services []swarm.ServiceID // that the commit removes, those of Stacks included, sorted
 	Owning   []swarm.StackName // of Stacks: those that own volumes
 	Left     int               // stacks of the source that stay
+	Unread   []swarm.StackName // new stacks that could not be read, sorted
 	Existing int               // services of the source before the commit
 
 	// What earlier commits removed within the last day.
@@ -51,6 +52,8 @@ func (d Deletions) why() string {
 		return "the source's branch or path changed, and this removes " + names(d.Services)
 	case len(d.Owning) > 0:
 		return "stack " + join(d.Owning) + " owns volumes"
+	case len(d.Stacks) > 0 && len(d.Unread) > 0:
+		return "stack " + join(d.Unread) + " can't be read, and may be the new name of " + join(d.Stacks)
 	case len(d.Stacks) > 0 && d.Left == 0:
 		return "it removes the last stack of the source"
 	case len(d.Stacks) > 0 && len(d.Stacks)+d.RecentStacks >= askStacks:

@@ -38,7 +38,12 @@ func TestBuiltinRulesRefuseWhatReachesTheNode(t *testing.T) {
 		{"runtime-socket", bind("/var/run/docker.sock")},
 		{"runtime-socket", bind("/run/containerd/containerd.sock")},
 		{"runtime-socket", bind("/run/gitswarm/gitswarm.sock")},
+		{"runtime-socket", bind("/run/gitswarm/agents.sock")},
+		{"runtime-socket", bind("/run/user/1000/docker.sock")},
 		{"sensitive-bind", bind("/")},
+		{"sensitive-bind", bind("/srv/../etc/shadow")},
+		{"sensitive-bind", bind("//etc")},
+		{"sensitive-bind", bind("/var/spool/cron")},
 		{"sensitive-bind", bind("/etc/passwd")},
 		{"sensitive-bind", bind("/var/run")},
 		{"sensitive-bind", bind("/var/lib/gitswarm/raft")},
@@ -47,6 +52,7 @@ func TestBuiltinRulesRefuseWhatReachesTheNode(t *testing.T) {
 		{"capability", swarm.TaskSpec{CapAdd: []string{"SYS_ADMIN"}}},
 		{"capability", swarm.TaskSpec{CapAdd: []string{"ALL"}}},
 		{"device", swarm.TaskSpec{Devices: []swarm.Device{{Source: "/dev/sda1"}}}},
+		{"device", swarm.TaskSpec{Devices: []swarm.Device{{Source: "/dev/net/../mmcblk0"}}}},
 	} {
 		verdict := judge(t, swarm.Service{Name: "web", Task: c.spec})
 		if verdict.Answer != swarm.Deny || len(verdict.Violations) != 1 {
@@ -108,6 +114,7 @@ func TestDeletionGuard(t *testing.T) {
 		{"a fifth of the services", policy.Deletions{Source: approved, Services: []swarm.ServiceID{"a/x", "a/y"}, Left: 3, Existing: 10}, "2 of 10 services"},
 		{"a fifth, bit by bit within a day", policy.Deletions{Source: approved, Services: []swarm.ServiceID{"a/y"}, Left: 3, Existing: 9, RecentServices: 1}, "2 of 10 services"},
 		{"less than a fifth", policy.Deletions{Source: approved, Services: []swarm.ServiceID{"a/x"}, Left: 3, Existing: 10}, ""},
+		{"a stack that a new, unreadable one may have been", policy.Deletions{Source: approved, Stacks: []swarm.StackName{"a"}, Unread: []swarm.StackName{"b"}, Services: []swarm.ServiceID{"a/x"}, Left: 9, Existing: 20}, "may be the new name of a"},
 		{"anything after the path changed", policy.Deletions{Source: approved, Moved: true, Services: []swarm.ServiceID{"a/x"}, Left: 3, Existing: 100}, "path changed"},
 	} {
 		verdict := policy.JudgeDeletions(c.d)

@@ -15,13 +15,13 @@ type Constraint struct {
 // ParseConstraint reads "node.labels.zone==eu". Space around the operator is
 // allowed.
 func ParseConstraint(text string) (Constraint, error) {
-	op := "=="
-	if strings.Contains(text, "!=") {
-		op = "!="
+	at := strings.IndexAny(text, "=!")
+	if at < 0 || len(text) < at+2 || text[at+1] != '=' {
+		return Constraint{}, fmt.Errorf("constraint %q is not KEY==VALUE or KEY!=VALUE", text)
 	}
-	key, value, found := strings.Cut(text, op)
-	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-	if !found || key == "" || value == "" {
+	op := text[at : at+2]
+	key, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+2:])
+	if key == "" || value == "" || strings.ContainsAny(value, "=!") {
 		return Constraint{}, fmt.Errorf("constraint %q is not KEY==VALUE or KEY!=VALUE", text)
 	}
 	c := Constraint{Key: key, Not: op == "!=", Value: value}

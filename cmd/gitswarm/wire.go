@@ -19,6 +19,7 @@ import (
 
 	"github.com/gitswarm/gitswarm/gitsync"
 	"github.com/gitswarm/gitswarm/gitsync/compose"
+	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager"
 	"github.com/gitswarm/gitswarm/manager/allocator"
@@ -217,16 +218,18 @@ func (c daemonConfig) lock() (unlock func(), err error) {
 func (c daemonConfig) nodeID() (swarm.NodeID, error) {
 	path := filepath.Join(c.DataDir, "node")
 	text, err := os.ReadFile(path)
-	if err == nil {
-		return swarm.NodeID(strings.TrimSpace(string(text))), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	switch id := strings.TrimSpace(string(text)); {
+	case err == nil && id != "":
+		return swarm.NodeID(id), nil
+	case err == nil:
+		return "", fmt.Errorf("read the node's id: %s is empty; write the id there that the cluster's log names", path)
+	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("read the node's id: %w", err)
 	}
 	var chance [8]byte
 	_, _ = rand.Read(chance[:]) // never fails: crypto/rand ends the program instead
 	id := hex.EncodeToString(chance[:])
-	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(id+"\n")); err != nil {
 		return "", fmt.Errorf("keep the node's id: %w", err)
 	}
 	return swarm.NodeID(id), nil

@@ -85,15 +85,29 @@ func (r *room) refuses(w Wanted) string {
 	if refusal := r.wrongPlatform(w.Platforms); refusal != "" {
 		return refusal
 	}
-	for _, volume := range w.Volumes {
-		if volume.Node != r.node.ID {
-			return fmt.Sprintf("its volume %s is on node %s, not", volume.ID, volume.Node)
-		}
+	if refusal := r.withoutVolume(w); refusal != "" {
+		return refusal
 	}
 	if refusal := r.tooSmall(w.Reservations); refusal != "" {
 		return refusal
 	}
 	return r.portTaken(w.HostPorts)
+}
+
+// withoutVolume says which volume of the task is on other nodes only, or has
+// not gone from here yet.
+func (r *room) withoutVolume(w Wanted) string {
+	here := func(v swarm.KeptVolume) bool { return v.Node == r.node.ID }
+	if at := slices.IndexFunc(w.Dropped, here); at >= 0 {
+		return fmt.Sprintf("its volume %s is still to be removed", w.Dropped[at].ID)
+	}
+	for _, volume := range w.Volumes {
+		same := func(v swarm.KeptVolume) bool { return v.ID == volume.ID && here(v) }
+		if !slices.ContainsFunc(w.Volumes, same) {
+			return fmt.Sprintf("its volume %s is on node %s, not", volume.ID, volume.Node)
+		}
+	}
+	return ""
 }
 
 func (r *room) unfit() string {

@@ -21,7 +21,8 @@ type Wanted struct {
 	Constraints  []string
 	HostPorts    []swarm.Port
 	Platforms    []string           // "linux/amd64"; empty means any
-	Volumes      []swarm.KeptVolume // named volumes it mounts: it goes where they are
+	Volumes      []swarm.KeptVolume // named volumes it mounts: it goes where each of them is
+	Dropped      []swarm.KeptVolume // of these, what nodes are about to remove: it waits, or goes elsewhere
 }
 
 // Occupant is a task that already holds its node.

@@ -47,6 +47,14 @@ func TestExplainsWhyNoNodeFits(t *testing.T) {
 			web(func(w *scheduler.Wanted) { w.Constraints = []string{"node.labels.zone == eu"} }),
 			scheduler.Cluster{Nodes: []swarm.Node{node("a"), node("b"), node("c", func(n *swarm.Node) { n.Availability = swarm.NodeDrained })}},
 			"no node fits shop/web.1: constraint node.labels.zone==eu is not met on 2 nodes, drained on 1 node"},
+		{"a volume that is on every node but this",
+			web(func(w *scheduler.Wanted) {
+				w.Volumes = []swarm.KeptVolume{{ID: "shop/db", Node: "a"}, {ID: "shop/db", Node: "b"}}
+			}), scheduler.Cluster{Nodes: []swarm.Node{node("c")}},
+			"no node fits shop/web.1: its volume shop/db is on node a, not on 1 node"},
+		{"a volume that was given up and has not gone yet",
+			web(func(w *scheduler.Wanted) { w.Dropped = []swarm.KeptVolume{{ID: "shop/db", Node: "a"}} }), scheduler.Cluster{Nodes: []swarm.Node{node("a")}},
+			"no node fits shop/web.1: its volume shop/db is still to be removed on 1 node"},
 		{"a host port that a service holds",
 			web(func(w *scheduler.Wanted) { w.HostPorts = []swarm.Port{{Published: 80, Target: 8080}} }),
 			scheduler.Cluster{Nodes: []swarm.Node{node("a")}, Occupants: []scheduler.Occupant{{Node: "a", Service: "blog/web", HostPorts: []swarm.Port{{Published: 80, Protocol: swarm.TCP}}}}},
@@ -132,5 +140,15 @@ func TestSpreadsByServiceThenByTotal(t *testing.T) {
 		if p.Node != want[i] {
 			t.Errorf("task %d is on %s, want %s", i, p.Node, want[i])
 		}
+	}
+}
+
+func TestATaskGoesToAnyNodeThatHasItsVolume(t *testing.T) {
+	wanted := web(func(w *scheduler.Wanted) {
+		w.Volumes = []swarm.KeptVolume{{ID: "shop/db", Node: "a"}, {ID: "shop/db", Node: "b"}}
+	})
+	placed := scheduler.Place([]scheduler.Wanted{wanted}, scheduler.Cluster{Nodes: []swarm.Node{node("b"), node("c")}})
+	if placed[0].Node != "b" {
+		t.Errorf("placed on %q (%s), want b", placed[0].Node, placed[0].Why)
 	}
 }

@@ -129,6 +129,9 @@ func redeploy(record *swarm.StackRecord, again swarm.Rendered) (string, error) {
 	if again.Content == "" {
 		return "", errors.New("redeploy: no content is named")
 	}
+	if record.Accepted.Revision != again.Revision {
+		return "", fmt.Errorf("redeploy %s: %s was accepted meanwhile; redeploy that", again.Revision.Short(), record.Accepted.Revision.Short())
+	}
 	record.Accepted = again
 	if record.Head.Revision == again.Revision {
 		record.Head, record.Problem = again, nil

@@ -22,35 +22,48 @@ func (ch *change) acceptStacks(a AcceptStacks) error {
 		if s.Name == "" {
 			return errors.New("accept stacks: a stack has no name")
 		}
-		ch.acceptStack(a.Source, s)
+		if err := ch.acceptStack(a.Source, s); err != nil {
+			return fmt.Errorf("accept stacks: %w", err)
+		}
 	}
 	return nil
 }
 
-func (ch *change) acceptStack(source swarm.SourceID, s AcceptStack) {
+// acceptStack writes one stack of a commit. A stack that has not been accepted
+// under its new name yet takes over the record of its former one.
+func (ch *change) acceptStack(source swarm.SourceID, s AcceptStack) error {
 	record, known := get[swarm.StackRecord](ch.txn, tableStacks, string(s.Name))
-	if !known && s.Problem == nil && s.Was != "" {
-		record, known = ch.rename(s.Was, s.Name)
+	if s.Version != 0 && s.Version != record.Version {
+		return fmt.Errorf("stack %q: version %d, not %d: %w", s.Name, record.Version, s.Version, ErrStale)
+	}
+	if s.Was != "" && s.Problem == nil && record.Accepted.Content == "" {
+		if former, there := ch.rename(s.Was, s.Name); there {
+			record, known = former, true
+		}
 	}
 	if !known {
 		if s.Removed {
-			return
+			return nil
 		}
 		record = swarm.StackRecord{Name: s.Name, Source: source, Path: s.Path}
 	}
 
 	record.Warnings = s.Warnings
+	if source != "" {
+		record.Source = source
+	}
 	switch {
 	case s.Problem != nil:
 		ch.refuse(&record, s)
 	case s.Removed:
 		record.Head, record.Problem, record.Removing = s.Head, nil, true
 	default:
-		record.Source, record.Path = source, s.Path
+		record.Path = s.Path
 		ch.accept(&record, s.Head)
 		record.Scale = without(record.Scale, s.Rescale)
 	}
 	ch.record(record)
+	return nil
 }
 
 // refuse keeps the commit as Head, with the reason why it is not accepted.

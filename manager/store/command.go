@@ -51,6 +51,7 @@ type AcceptStack struct {
 	Warnings []swarm.Finding `cbor:"6,keyasint,omitempty"`
 	Removed  bool            `cbor:"7,keyasint,omitempty"`
 	Rescale  []string        `cbor:"8,keyasint,omitempty"` // services that changed: an operator's scale of them ends
+	Version  uint64          `cbor:"9,keyasint,omitempty"` // StackRecord.Version that it was judged on; a later one voids the command; 0 asks for none
 }
 
 // Decide is a Decision with what the allocator and the scheduler added.
