@@ -15,6 +15,8 @@ import (
 func (m *Manager) followCommits(ctx context.Context) error {
 	last := make(map[swarm.SourceID]gitsync.Report) // the last answer with a commit, as one that is looked at again
 	again := newAlarms[swarm.SourceID]()
+	prepare := time.After(prepareAfter)
+	defer m.loader.Close()
 	for {
 		var answer gitsync.Report
 		select {
@@ -25,6 +27,8 @@ func (m *Manager) followCommits(ctx context.Context) error {
 			answer = last[source]
 		case <-again.ring():
 			answer = last[again.due(time.Now())]
+		case <-prepare:
+			m.loader.Prepare(ctx)
 		}
 		if answer.Source == "" {
 			continue
@@ -47,8 +51,15 @@ func (m *Manager) followCommits(ctx context.Context) error {
 			again.set(answer.Source, m.nextTry(answer.Source))
 		}
 		m.heard(answer)
+		if answer.Commit != nil {
+			prepare = time.After(prepareAfter)
+		}
 	}
 }
+
+// prepareAfter is how long after a commit the process that loads the next one
+// is started: what the commit began needs the processors first.
+const prepareAfter = 3 * time.Second
 
 // retryAfter is how long the leader waits after a step that failed for a
 // reason of its own: a full disk, a blob that can't be read.
