@@ -20,6 +20,7 @@ type step struct {
 	tasks    []*task // by id
 	known    map[swarm.TaskID]bool
 	services []*service                                     // by name
+	refuge   bool                                           // a node takes new tasks: where none does, no task is given up for lost
 	edges    map[*swarm.Stack]map[string][]swarm.Dependency // see dependencies
 	desires  map[swarm.TaskID]*swarm.Desire
 	decision swarm.Decision
@@ -36,6 +37,7 @@ func newStep(view View, now time.Time) *step {
 	}
 	for i := range view.Nodes {
 		s.nodes[view.Nodes[i].ID] = &view.Nodes[i]
+		s.refuge = s.refuge || takes(&view.Nodes[i])
 	}
 
 	for _, t := range view.Tasks {
@@ -61,7 +63,7 @@ func (s *step) observe(t swarm.Task) *task {
 		return seen
 	}
 	node, ok := s.nodes[t.Node]
-	seen.lost = !ok || node.State == swarm.NodeDown
+	seen.lost = !ok || node.State == swarm.NodeDown && s.refuge
 	seen.away = ok && !seen.lost && node.Availability == swarm.NodeDrained
 	return seen
 }

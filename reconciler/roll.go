@@ -154,7 +154,7 @@ func (s *step) mine(st *seat, turn, free bool) bool {
 
 // begun reports whether the rollout has brought the seat a task.
 func (s *step) begun(st *seat) bool {
-	return st.any(func(t *task) bool { return s.isNew(st.service, t) && t.Excused == "" && !t.lost })
+	return st.any(func(t *task) bool { return s.isNew(st.service, t) })
 }
 
 // turns picks the seats that may be replaced now: never more than parallelism

@@ -37,6 +37,12 @@ func TestAnUpgradeHoldsParallelismAndFloorAndGoesBackToWhatWorked(t *testing.T) 
 			if d.Healthy != nil && d.Rollout.Why == "" && len(replacing(Diff(c.view()))) > 0 {
 				c.broke("a rollout that calls itself healthy leaves a plan:\n%s", Diff(c.view()))
 			}
+			for id, t := range c.tasks {
+				proved := t.Status.State == swarm.TaskHealthy && !c.now.Before(t.Status.Healthy.Add(changed.Update.Monitor))
+				if d.Healthy != nil && d.Rollout.Why == "" && t.Status.State.Live() && !proved {
+					c.broke("a rollout calls itself healthy before %s has proved itself", c.names[id])
+				}
+			}
 		}
 		c.accept("v2", stacks[1])
 		c.run(6*time.Hour, c.over)
