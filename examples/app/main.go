@@ -108,6 +108,7 @@ func pages(version, hostname string, began time.Time) http.Handler {
 		log.Printf("exiting %d by request", code)
 		os.Exit(code)
 	})
+	mux.HandleFunc("GET /log", func(_ http.ResponseWriter, r *http.Request) { log.Print(r.URL.Query().Get("text")) })
 	mux.HandleFunc("GET /hold", func(w http.ResponseWriter, r *http.Request) {
 		mebibytes, _ := strconv.Atoi(r.URL.Query().Get("mib"))
 		fmt.Fprintln(w, "holds", len(hold(mebibytes)), "bytes")

@@ -56,6 +56,7 @@ type Dispatcher struct {
 	sheets   map[swarm.StackName]sheet
 	specs    map[swarm.Digest]Facts
 	sessions map[swarm.NodeID]*session
+	joined   chan struct{} // closed, and made anew, whenever a session begins
 	presence map[swarm.NodeID]*presence
 	drains   map[swarm.TaskID]drain
 	reports  reports
@@ -73,6 +74,7 @@ func New(config Config) *Dispatcher {
 		sheets:   make(map[swarm.StackName]sheet),
 		specs:    make(map[swarm.Digest]Facts),
 		sessions: make(map[swarm.NodeID]*session),
+		joined:   make(chan struct{}),
 		presence: make(map[swarm.NodeID]*presence),
 		drains:   make(map[swarm.TaskID]drain),
 		reports:  newReports(),

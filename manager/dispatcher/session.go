@@ -148,6 +148,8 @@ func (d *Dispatcher) join(s *session, hello wire.Hello) {
 	}
 	d.sessions[s.node] = s
 	d.hearFrom(s.node)
+	close(d.joined)
+	d.joined = make(chan struct{})
 
 	s.cut(d.sheets)
 	s.volumes = volumes

@@ -36,6 +36,7 @@ func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.O
 	over := make(chan struct{})
 	a := &attached{node: node, came: make(chan struct{}), over: over, close: sync.OnceFunc(func() { close(over) })}
 
+	d.awaitSession(ctx, node)
 	d.mu.Lock()
 	s := d.sessions[node]
 	if s == nil {
@@ -63,6 +64,34 @@ func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.O
 	defer d.mu.Unlock()
 	delete(d.awaited, request.Stream)
 	return nil, err
+}
+
+// awaitSession gives a node that is not down the time to connect: after a
+// restart of the manager, agents have yet to find it.
+func (d *Dispatcher) awaitSession(ctx context.Context, node swarm.NodeID) {
+	late := time.NewTimer(attachTimeout)
+	defer late.Stop()
+	select {
+	case <-d.ready: // from now on it is known which nodes there are
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	for {
+		d.mu.Lock()
+		p, joined := d.presence[node], d.joined
+		expected := d.sessions[node] == nil && p != nil && !p.down
+		d.mu.Unlock()
+		if !expected {
+			return
+		}
+		select {
+		case <-joined:
+		case <-late.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Attach takes a stream that an agent was asked for, and holds it while its

@@ -179,3 +179,29 @@ func TestAStreamThatNobodyAskedForIsRefused(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+func TestAStreamWaitsForANodeThatHasYetToConnect(t *testing.T) {
+	m := newManager(t)
+	m.shop(m.task(web1, "n1"))
+	if err := m.join("n1", wire.Held{}).client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, "the session is over", func() bool {
+		m.dispatcher.mu.Lock()
+		defer m.dispatcher.mu.Unlock()
+		return m.dispatcher.sessions["n1"] == nil
+	})
+
+	answered := make(chan error, 1)
+	go func() {
+		_, err := m.dispatcher.Stats(t.Context(), []swarm.TaskID{web1})
+		answered <- err
+	}()
+	_, up := m.join("n1", wire.Held{}).attach()
+	if err := up.Send(&wire.UpFrame{Usage: []swarm.Usage{{Task: web1, Memory: 7}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("error is %v", err)
+	}
+}
