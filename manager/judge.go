@@ -219,7 +219,7 @@ func (m *Manager) examine(view *store.View, c *candidate) {
 		return
 	}
 	if was := c.stack.Was; was != "" && c.record.Accepted.Content == "" && ownsVolumes(view, was, nil) {
-		c.refuse(swarm.ProblemWaiting, fmt.Sprintf("stack %s owns volumes, which do not move with a rename; keep the name, or remove the volumes first (`gitswarm volume ls`)", was))
+		c.refuse(swarm.ProblemLoad, fmt.Sprintf("stack %s owns volumes, which do not move with a rename; keep the name, or let a commit before this one remove the volumes", was))
 		return
 	}
 	for _, q := range c.record.Quarantine {

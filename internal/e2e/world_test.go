@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 var shared *lab.Lab
 
 func TestMain(m *testing.M) {
+	lab.WipeIfAsked()
 	os.Exit(runTests(m))
 }
 
@@ -25,15 +28,20 @@ func runTests(m *testing.M) int {
 		fmt.Println("end-to-end tests make containers and namespaces, which needs root; skipped")
 		return 0
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if shared, err = lab.New(context.Background(), os.Stderr); err == nil {
-		err = pushImages(shared)
-	}
-	if err != nil {
+	if shared, err = lab.New(ctx, os.Stderr); err != nil {
+		stop()
 		fmt.Println(err)
 		return 1
 	}
-	code := m.Run()
+	shared.WipeWhen(ctx) // a test that is interrupted runs no Cleanup
+	code := 1
+	if err := pushImages(shared); err != nil {
+		fmt.Println(err)
+	} else {
+		code = m.Run()
+	}
 	if err := shared.Close(); err != nil {
 		fmt.Println(err)
 		code = 1

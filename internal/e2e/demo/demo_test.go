@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 )
 
@@ -9,7 +11,9 @@ func TestTheDemoTellsItsStoryAndLeavesNothing(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the demo makes containers and namespaces, which needs root")
 	}
-	if err := run(t.Context(), t.Output()); err != nil {
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, t.Output()); err != nil {
 		t.Fatal(err)
 	}
 }

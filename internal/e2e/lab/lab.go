@@ -31,6 +31,7 @@ type Lab struct {
 	registry *exec.Cmd
 	daemon   *Daemon
 	used     bool // a daemon ran here: there may be containers
+	places   *places
 }
 
 // New builds the binaries and starts a registry. out gets the daemon's log and
@@ -52,7 +53,8 @@ func New(ctx context.Context, out io.Writer) (*Lab, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up a lab: %w", err), turn.Close())
 	}
-	l := &Lab{turn: turn, before: before, Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
+	l := &Lab{places: new(places), turn: turn, before: before, Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
+	l.places.add(l)
 	if err := l.build(ctx); err != nil {
 		l.Close()
 		return nil, err
@@ -71,7 +73,9 @@ func (l *Lab) Fork(out io.Writer) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fork a lab: %w", err)
 	}
-	return &Lab{Dir: dir, RunDir: runDir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}, nil
+	fork := &Lab{places: l.places, Dir: dir, RunDir: runDir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}
+	fork.places.add(fork)
+	return fork, nil
 }
 
 // takeTurn listens on a name that one process at a time can have, and that is
@@ -214,6 +218,7 @@ func (l *Lab) Close() error {
 	}
 	l.StopRegistry()
 	errs = append(errs, os.RemoveAll(l.RunDir), os.RemoveAll(l.Dir))
+	l.places.remove(l)
 	if l.turn != nil {
 		errs = append(errs, l.look(), l.turn.Close())
 	}
