@@ -40,6 +40,9 @@ func (s *stage) commits(ctx context.Context) error {
 
 	var seen, moved samples
 	for round := range 2 * s.o.rounds {
+		if err := g.rested(ctx); err != nil {
+			return err
+		}
 		name := fmt.Sprintf("stack-%04d/compose.yaml", 7*round%s.o.stacks)
 		changed := stack(s.lab.Registry, tag, 0, "") + fmt.Sprintf("    environment: {ROUND: \"%d\"}\n", round)
 		if err := g.repo.Write(map[string]string{name: changed}); err != nil {
@@ -51,20 +54,22 @@ func (s *stage) commits(ctx context.Context) error {
 		}
 		seen.add(fromSeen)
 		moved.add(fromMoved)
-		settle()
 	}
 	s.row(fmt.Sprintf("one file in %d stacks: commit read → accepted", s.o.stacks), seen.text("ms"), "", "", "")
 	s.row(fmt.Sprintf("one file in %d stacks: branch moved → accepted", s.o.stacks), moved.text("ms"), "", "", "< 100 ms")
+	if err := g.rested(ctx); err != nil {
+		return err
+	}
 	return s.weigh(g)
 }
 
 // weigh prints what the daemon needs to know so many stacks.
 func (s *stage) weigh(g *side) error {
-	used, err := costOf(g.Daemon().PID())
+	used, err := costWithChildren(g.Daemon().PID())
 	if err != nil {
 		return err
 	}
-	s.row(fmt.Sprintf("memory of the daemon with %d stacks", s.o.stacks), fmt.Sprintf("RSS %.1f MB, PSS %.1f MB", used.rss, used.pss), "", "", "")
+	s.row(fmt.Sprintf("memory of the daemon with %d stacks", s.o.stacks), fmt.Sprintf("RSS %.1f MB; with the loader PSS %.1f MB", used.rss, used.together), "", "", "")
 	return nil
 }
 
@@ -76,6 +81,7 @@ func (s *stage) accepted(ctx context.Context, g *side) (seen, moved time.Duratio
 	if err != nil {
 		return 0, 0, err
 	}
+	g.pushed = time.Now()
 	branch, err := os.Stat(filepath.Join(g.repo.Bare, "refs", "heads", "main"))
 	if err != nil {
 		return 0, 0, err

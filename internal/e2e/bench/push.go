@@ -21,6 +21,7 @@ func (g *side) pushing(name, compose string, took *samples, pushed chan<- error)
 		return began, err
 	}
 	began = time.Now()
+	g.pushed = began
 	go func() {
 		err := g.repo.Send()
 		if took != nil {
@@ -36,7 +37,17 @@ func (g *side) push(name, compose string) (commit string, err error) {
 	if commit, err = g.commit(name, compose); err != nil {
 		return "", err
 	}
+	g.pushed = time.Now()
 	return commit, g.repo.Send()
+}
+
+// loaderReady is how long after a commit the daemon has the loader of the next
+// one ready.
+const loaderReady = 4 * time.Second
+
+// rested waits until the daemon has: people push less often than benchmarks.
+func (g *side) rested(ctx context.Context) error {
+	return pause(ctx, time.Until(g.pushed.Add(loaderReady)))
 }
 
 // settled pushes a stack and waits until it is healthy.

@@ -70,6 +70,9 @@ func (s *stage) withTen(ctx context.Context, name string, measure func(g *side, 
 }
 
 func (s *stage) rollOurs(ctx context.Context, g *side, tag string, ours *samples) error {
+	if err := g.rested(ctx); err != nil {
+		return err
+	}
 	before := g.look()
 	pushed := make(chan error, 1)
 	began, err := g.pushing("roll", stack(s.lab.Registry, tag, replicasRolled, ""), nil, pushed)
@@ -136,11 +139,15 @@ func (s *stage) rollbacks(ctx context.Context) error {
 }
 
 func (s *stage) fallOurs(ctx context.Context, g *side, bad string, ours, ended *samples) error {
+	if err := g.rested(ctx); err != nil {
+		return err
+	}
 	before := g.look()
 	commit, err := g.commit("fall", stack(s.lab.Registry, bad, replicasRolled, "{monitor: 5s}"))
 	if err != nil {
 		return err
 	}
+	g.pushed = time.Now()
 	if err := g.repo.Send(); err != nil {
 		return err
 	}

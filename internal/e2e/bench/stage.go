@@ -28,7 +28,8 @@ type stage struct {
 type side struct {
 	*lab.Lab
 	*observer
-	repo *lab.Repo
+	repo   *lab.Repo
+	pushed time.Time // when the last push began
 }
 
 // set builds what is measured and opens the containerd that is driven

@@ -47,6 +47,9 @@ func alternate(round int, turns []func() error) error {
 }
 
 func (s *stage) startOurs(ctx context.Context, g *side, n int, tag string, ours, pushes *samples) error {
+	if err := g.rested(ctx); err != nil {
+		return err
+	}
 	name := "stack-" + tag
 	pushed := make(chan error, 1)
 	began, err := g.pushing(name, stack(s.lab.Registry, tag, n, ""), pushes, pushed)
