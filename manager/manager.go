@@ -24,9 +24,9 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// keptContents is how many rendered stacks are kept decoded: HistoryLimit
-// revisions of a hundred stacks.
-const keptContents = 1000
+// keptContents is how many rendered stacks are kept decoded: more than a
+// placement looks at, the accepted and the healthy content of 2,000 stacks.
+const keptContents = 4000
 
 var (
 	errNotWatched = errors.New("it is not watched; see `gitswarm source ls`")

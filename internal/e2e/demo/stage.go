@@ -36,6 +36,7 @@ func set(ctx context.Context, out io.Writer) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer os.Remove(log.Name()) // from then on only those who have it open need it
 	s.lab, err = lab.New(ctx, log)
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func set(ctx context.Context, out io.Writer) (*stage, error) {
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%w\nthe daemon's log:\n%s%w", err, text, s.clear())
 	}
-	return s, os.Remove(log.Name())
+	return s, nil
 }
 
 func (s *stage) furnish(ctx context.Context) (err error) {
