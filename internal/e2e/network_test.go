@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestPublishedPortsAnswerAndMoveBetweenServices(t *testing.T) {
 			said = outside.ask(t, ask.address)
 			expect(t, claim+": the client's address", said, "to "+outside.address)
 		} else {
-			said = ask1(t, ask.address)
+			said = askOnce(t, ask.address)
 		}
 		expect(t, claim, said, ask.want)
 	}
@@ -124,7 +125,9 @@ func TestPublishedPortsAnswerAndMoveBetweenServices(t *testing.T) {
 	expect(t, "a published port, from a container", w.in("shop/two", "get", fmt.Sprintf("http://%s:%d/", outside.gateway, ports[0])), "hello from v1")
 
 	w.wait(w.push(map[string]string{"shop/compose.yaml": stack("", port(ports[0], ""))}), 0)
-	w.until("the port leads to the other service", func() bool { return strings.Contains(ask1(t, fmt.Sprintf("127.0.0.1:%d", ports[0])), "hello from v2") })
+	w.until("the port leads to the other service", func() bool {
+		return strings.Contains(askOnce(t, fmt.Sprintf("127.0.0.1:%d", ports[0])), "hello from v2")
+	})
 	if conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", ports[1]), time.Second); err == nil {
 		conn.Close()
 		t.Error("a port that nobody publishes any more still answers")
@@ -139,8 +142,8 @@ func TestPublishedPortsAnswerAndMoveBetweenServices(t *testing.T) {
 	expect(t, "round robin behind an ingress port", w.wait(commit, 4), "dnsrr", "compose.yaml:")
 }
 
-// ask1 asks an address once, and returns what it or the attempt said.
-func ask1(t *testing.T, address string) string {
+// askOnce asks an address once, and returns what it or the attempt said.
+func askOnce(t *testing.T, address string) string {
 	t.Helper()
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get("http://" + address + "/")
@@ -171,18 +174,20 @@ type outside struct {
 
 func newOutside(t *testing.T) *outside {
 	t.Helper()
-	name := "gitswarm-e2e-out"
-	o := &outside{name: name, address: "198.51.100.2", gateway: "198.51.100.1", url: "http://198.51.100.2:8080"}
+	id := os.Getpid() % 60 // tests may run side by side
+	name, cable := fmt.Sprintf("gitswarm-e2e-%d", id), fmt.Sprintf("gse2e%d", id)
+	o := &outside{name: name, gateway: fmt.Sprintf("198.51.100.%d", 4*id+1), address: fmt.Sprintf("198.51.100.%d", 4*id+2)}
+	o.url = "http://" + o.address + ":8080"
 	t.Cleanup(func() {
 		_ = exec.Command("ip", "netns", "del", name).Run() // it takes the cable along
 	})
 	for _, command := range []string{
 		"ip netns add " + name,
-		"ip link add gse2e0 type veth peer name gse2e1 netns " + name,
-		"ip addr add 198.51.100.1/30 dev gse2e0",
-		"ip link set gse2e0 up",
-		"ip -n " + name + " addr add 198.51.100.2/30 dev gse2e1",
-		"ip -n " + name + " link set gse2e1 up",
+		"ip link add " + cable + " type veth peer name " + cable + "o netns " + name,
+		"ip addr add " + o.gateway + "/30 dev " + cable,
+		"ip link set " + cable + " up",
+		"ip -n " + name + " addr add " + o.address + "/30 dev " + cable + "o",
+		"ip -n " + name + " link set " + cable + "o up",
 		"ip -n " + name + " link set lo up",
 	} {
 		words := strings.Fields(command)
@@ -195,7 +200,7 @@ func newOutside(t *testing.T) *outside {
 		_ = server.Process.Kill()
 		_ = server.Wait() // reports the signal that was just sent
 	})
-	must(t, lab.Poll(t.Context(), 5*time.Second, "the outside answers", func() bool { return strings.Contains(ask1(t, "198.51.100.2:8080"), "outside") }))
+	must(t, lab.Poll(t.Context(), 5*time.Second, "the outside answers", func() bool { return strings.Contains(askOnce(t, o.address+":8080"), "outside") }))
 	return o
 }
 

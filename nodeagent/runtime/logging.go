@@ -32,7 +32,7 @@ func (h hook) Fire(e *logrus.Entry) error {
 	level := slog.LevelDebug
 	err, _ := e.Data[logrus.ErrorKey].(error)
 	switch {
-	case h.ctx.Err() != nil, harmless(e.Message), err != nil && strings.Contains(err.Error(), context.Canceled.Error()):
+	case h.ctx.Err() != nil, harmless(e.Message), err != nil && expected(err.Error()):
 	case e.Level <= logrus.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == logrus.WarnLevel:
@@ -51,6 +51,13 @@ func (h hook) Fire(e *logrus.Entry) error {
 	}
 	h.log.Log(context.Background(), level, "containerd said", attrs...)
 	return nil
+}
+
+// expected reports whether an error is one that this package provokes: a call
+// that it cancelled, or a layer that two images share and that one pull waits
+// for while the other writes it.
+func expected(err string) bool {
+	return strings.Contains(err, context.Canceled.Error()) || strings.Contains(err, " locked for ")
 }
 
 // harmless reports whether an entry is no news: it is about what is never
