@@ -287,6 +287,11 @@ func TestVolumesThatWereGivenUpGoOnceTheirNodeHasRemovedThem(t *testing.T) {
 	m.decide(store.Decide{Volumes: []swarm.KeptVolume{volume}})
 	p := m.join("n1", wire.Held{})
 	p.send(wire.FromAgent{Removed: []swarm.VolumeID{"shop/data"}}) // nobody asked for that
+	p.send(wire.FromAgent{Describe: &swarm.NodeDescription{Hostname: "n1", Build: "told after it"}})
+	within(t, 5*time.Second, "the message after it was heard", func() bool {
+		node, _ := m.store.View().Node("n1")
+		return node.Description.Build == "told after it"
+	})
 	m.propose(store.Command{DropVolumes: []swarm.KeptVolume{volume}})
 	p.sees("volume shop/data")
 	p.send(wire.FromAgent{Removed: []swarm.VolumeID{"shop/data"}})
