@@ -114,6 +114,8 @@ func (g *side) open(ctx context.Context) (err error) {
 	if _, err = g.StartDaemon(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	text, exit := g.Run(ctx, "init", "--repo", g.repo.Bare, "--branch", "main", "--yes")
 	if exit != 0 {
 		return fmt.Errorf("gitswarm init exited %d: %s", exit, text)
