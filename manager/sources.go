@@ -128,20 +128,32 @@ func (m *Manager) SyncSource(ctx context.Context, id swarm.SourceID) error {
 		return fmt.Errorf("sync source %s: it is suspended: %s", id, source.Suspended)
 	}
 	heard := m.nextAnswer(id, m.now())
+	again := time.NewTicker(nudgeEvery)
+	defer again.Stop()
+	for {
+		m.nudge(id)
+		select {
+		case <-heard:
+			return nil
+		case <-again.C: // the watch may have begun just now, or answered what was asked before
+		case <-ctx.Done():
+			return fmt.Errorf("sync source %s: the repository has not answered: %w", id, ctx.Err())
+		}
+	}
+}
+
+// nudgeEvery is how often a source is asked while somebody waits for it.
+const nudgeEvery = 2 * time.Second
+
+// nudge asks a source now, if it is watched.
+func (m *Manager) nudge(id swarm.SourceID) {
 	m.mu.Lock()
-	w := m.watches[id]
-	m.mu.Unlock()
-	if w != nil {
+	defer m.mu.Unlock()
+	if w := m.watches[id]; w != nil {
 		select {
 		case w.nudge <- struct{}{}:
 		default: // it was nudged already
 		}
-	}
-	select {
-	case <-heard:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("sync source %s: the repository has not answered: %w", id, ctx.Err())
 	}
 }
 
