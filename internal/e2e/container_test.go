@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gitswarm/gitswarm/internal/e2e/lab"
 )
 
 // in runs the app's tools in a replica, and returns what they print.
@@ -171,7 +173,9 @@ func someDevice(t *testing.T) string {
 // pid finds the app's process whose environment, or host name, is that.
 func (w *world) pid(t *testing.T, kind, want string) string {
 	t.Helper()
-	for _, found := range containers(t, w) {
+	processes, err := lab.Processes("/app", w.Dir)
+	must(t, err)
+	for _, found := range processes {
 		pid, _, _ := strings.Cut(found.ID, ":")
 		environ, err := os.ReadFile(filepath.Join("/proc", pid, "environ"))
 		if err == nil && strings.Contains(strings.ToLower(string(environ)), kind+"="+want+"\x00") {

@@ -86,10 +86,11 @@ func left(before, after []string) []string {
 	})
 }
 
-// Process is a container's first process, by what the kernel says of it.
+// Process is a process in a container, by what the kernel says of it.
 type Process struct {
 	ID       string // "pid:start time"
 	Hostname string // of the container: it names the slot
+	First    bool   // it is number 1 of its namespace
 }
 
 // Processes lists, by id, the processes that run the executable path inside of
@@ -127,7 +128,23 @@ func read(proc, dir string) (Process, bool) {
 	if err != nil {
 		return Process{}, false
 	}
-	return Process{ID: filepath.Base(proc) + ":" + startTime(string(stat)), Hostname: strings.TrimSpace(string(hostname))}, true
+	return Process{ID: filepath.Base(proc) + ":" + startTime(string(stat)), Hostname: strings.TrimSpace(string(hostname)), First: first(proc)}, true
+}
+
+// first reports whether the process is number 1 of its namespace (NSpid of
+// proc_pid_status(5)): a health check that runs beside it is not.
+func first(proc string) bool {
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if ids, found := strings.CutPrefix(line, "NSpid:"); found {
+			fields := strings.Fields(ids)
+			return len(fields) > 1 && fields[len(fields)-1] == "1"
+		}
+	}
+	return false
 }
 
 // startTime is field 22 of proc_pid_stat(5), counted from behind the command,
