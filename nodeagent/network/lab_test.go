@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ type lab struct {
 	spaces  *linux // host and outside
 	network *Network
 	config  Config
+	ports   atomic.Int32 // that UDP sockets were given, from 10,000 on
 }
 
 const (
@@ -157,10 +159,16 @@ func (l *lab) run(where string, args ...string) string {
 	return string(out)
 }
 
-// dial connects from inside a namespace.
+// dial connects from inside a namespace. Each UDP socket has a port that no
+// earlier one had: conntrack remembers a closed socket's for 30 s, and the
+// kernel's own choice now and then falls on it.
 func (l *lab) dial(where, network, address string) (c net.Conn, err error) {
+	dialer := net.Dialer{Timeout: 2 * time.Second}
+	if network == "udp" {
+		dialer.LocalAddr = &net.UDPAddr{Port: int(10_000 + l.ports.Add(1))}
+	}
 	err = inside(l.path(where), func() error {
-		c, err = net.DialTimeout(network, address, 2*time.Second)
+		c, err = dialer.Dial(network, address)
 		return err
 	})
 	return c, err
