@@ -42,6 +42,8 @@ type NodeDescription struct {
 	Resources Resources         `cbor:"4,keyasint,omitempty"` // all that it has
 	Labels    map[string]string `cbor:"5,keyasint,omitempty"` // engine.labels
 	Build     string            `cbor:"6,keyasint,omitempty"`
-	Address   string            `cbor:"7,keyasint,omitempty"`
-	BusyPorts []Port            `cbor:"8,keyasint,omitempty"` // host ports that programs other than gitswarm's hold
+	Address   string            `cbor:"7,keyasint,omitempty"`  // host:port where its manager is, or would be, reached
+	BusyPorts []Port            `cbor:"8,keyasint,omitempty"`  // host ports that programs other than gitswarm's hold
+	DataPath  string            `cbor:"9,keyasint,omitempty"`  // address that other nodes send containers' traffic to
+	Level     int               `cbor:"10,keyasint,omitempty"` // of the log's commands: what this build understands
 }

@@ -125,6 +125,8 @@ type Resources struct {
 	NanoCPUs int64 `cbor:"1,keyasint,omitempty"` // 10⁹ is one core
 	Memory   int64 `cbor:"2,keyasint,omitempty"` // bytes
 	Pids     int64 `cbor:"3,keyasint,omitempty"`
+
+	Generic []GenericResource `cbor:"4,keyasint,omitempty"` // by kind
 }
 
 // Attachment puts a container on a network.

@@ -86,6 +86,9 @@ type Service struct {
 	Reversible    bool              `cbor:"17,keyasint,omitempty"` // x-gitswarm.reversible: a completed job does not stop a rollback
 	Line          int               `cbor:"18,keyasint,omitempty"` // where the compose file declares it, for messages; not hashed into Spec
 	Image         ImageFacts        `cbor:"19,keyasint,omitempty"` // what Task.Image was resolved to; kept while that string is unchanged
+	Spread        []string          `cbor:"20,keyasint,omitempty"` // placement preferences in their order: "node.labels.zone"
+	MaxPerNode    int               `cbor:"21,keyasint,omitempty"` // replicas on one node; 0 means unlimited
+	Rebalance     bool              `cbor:"22,keyasint,omitempty"` // x-gitswarm.rebalance: auto
 }
 
 // ImageFacts is what a registry told of an image.

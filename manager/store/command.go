@@ -23,6 +23,10 @@ type Command struct {
 	PutGrants    *PutGrants         `cbor:"18,keyasint,omitempty"` // operator
 	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time; once more when the node has removed them
 	Lead         *Lead              `cbor:"20,keyasint,omitempty"` // a new leader begins
+	PutCluster   *swarm.Cluster     `cbor:"21,keyasint,omitempty"` // operator; its Version is the one it was made from
+	RemoveNode   *swarm.NodeID      `cbor:"22,keyasint,omitempty"` // operator; the node's certificate is worth nothing from then on
+	PutToken     *swarm.UserToken   `cbor:"23,keyasint,omitempty"` // operator
+	DropToken    *string            `cbor:"24,keyasint,omitempty"` // operator, or time
 }
 
 // SawSource records that a source answered, or why it did not.
