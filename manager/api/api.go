@@ -18,6 +18,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
 // Config is what the API shows and whom it asks. What is not called optional is
@@ -33,6 +35,18 @@ type Config struct {
 	Volumes  Volumes
 	Planner  Planner
 	Streams  Streams
+	Nodes    Nodes
+	Keys     Keys
+	Upkeep   Upkeep
+	Users    Users
+
+	Cluster func() (swarm.Cluster, bool)
+	Tokens  func() []swarm.UserToken // of users
+
+	Machine  Machine           // optional: without it this machine neither begins nor joins
+	Node     swarm.NodeID      // this manager; required with Managers
+	Managers Managers          // optional: without it this manager is alone
+	Pass     http.RoundTripper // to other managers' ServePeers by Member.Address; required with Managers
 
 	Explain func(error) error // optional: gives an error of the manager the form of Fail
 	Version Version
