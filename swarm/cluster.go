@@ -73,5 +73,5 @@ type UserToken struct {
 type GenericResource struct {
 	Kind  string   `cbor:"1,keyasint,omitempty"` // "gpu"
 	Count int64    `cbor:"2,keyasint,omitempty"` // of pieces without names, or of what is reserved
-	Names []string `cbor:"3,keyasint,omitempty"` // sorted; of a node alone
+	Names []string `cbor:"3,keyasint,omitempty"` // sorted; of a node, or of a task that was given them
 }

@@ -31,6 +31,7 @@ type Desire struct {
 	Addresses []Address `cbor:"6,keyasint,omitempty"` // likewise
 	Message   string    `cbor:"7,keyasint,omitempty"` // why a TaskNew has none
 	At        time.Time `cbor:"8,keyasint,omitzero"`  // when it was asked: becomes the task's DesiredAt, and its Touched where this first asks it to run
+	Claims    *Claims   `cbor:"9,keyasint,omitempty"` // of a TaskNew that has found its node
 }
 
 // Empty reports whether proposing the decision would change nothing.

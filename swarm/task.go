@@ -118,6 +118,14 @@ type Task struct {
 	Status     TaskStatus `cbor:"16,keyasint,omitempty"`
 	Excused    string     `cbor:"17,keyasint,omitempty"` // why its end never counts as a failure: "node lost", "stopped by operator"
 	DesiredAt  time.Time  `cbor:"18,keyasint,omitzero"`  // when Desired was last raised
+	Claims     *Claims    `cbor:"19,keyasint,omitempty"` // what it holds of Node; nil only of a task that an older build placed
+}
+
+// Claims is what a task holds of its node until it has ended, whatever becomes
+// of the content that asked for it.
+type Claims struct {
+	Resources Resources `cbor:"1,keyasint,omitempty"` // reserved; each of Generic names the pieces it was given, where the node's have names
+	Ports     []Port    `cbor:"2,keyasint,omitempty"` // of the host
 }
 
 // Seat returns what a task and its successor share.

@@ -126,6 +126,9 @@ func (ch *change) place(t *swarm.Task, d swarm.Desire) {
 	if len(d.Addresses) > 0 {
 		t.Addresses = d.Addresses
 	}
+	if d.Claims != nil {
+		t.Claims = d.Claims
+	}
 	ch.placed(t)
 }
 
