@@ -32,7 +32,7 @@ type Node struct {
 	Labels       map[string]string `cbor:"6,keyasint,omitempty"` // node.labels, written by operators
 	Role         string            `cbor:"7,keyasint,omitempty"` // "manager" or "worker"
 	Joined       time.Time         `cbor:"8,keyasint,omitzero"`
-	Root         string            `cbor:"9,keyasint,omitempty"` // digest of the root that its certificate is of; written when one is issued
+	Issuer       string            `cbor:"9,keyasint,omitempty"` // of its newest certificate, written with it: the authority's key, in hex
 }
 
 // NodeDescription is what a node says of itself.
