@@ -13,18 +13,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/crypto/chacha20poly1305"
+	"time"
 
 	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/swarm"
 )
-
-// ErrLocked means that the keyring file is wrapped in a key that was not given.
-var ErrLocked = errors.New("the keyring is locked: run `gitswarm unlock`")
-
-// UnlockKeySize is the length in bytes of the key that locks a keyring.
-const UnlockKeySize = keySize
 
 const (
 	idSize        = 4
@@ -34,15 +27,13 @@ const (
 	maxKeyring    = 1 << 20 // bytes of the file
 )
 
-// wrapContext binds a wrapped keyring to its purpose.
-var wrapContext = []byte("gitswarm keyring")
-
 // Keyring holds the data keys of one manager and the cluster's key for naming
 // secrets. It is safe for concurrent use.
 type Keyring struct {
 	path   string
-	mu     sync.Mutex // held while the file is replaced
-	unlock []byte     // wraps the file; nil means that the file is in clear
+	mu     sync.Mutex          // held while the file is replaced
+	unlock []byte              // wraps the file; nil means that the file is in clear
+	former map[KeyID]time.Time // when keys of this process ceased to seal
 	state  atomic.Pointer[keys]
 }
 
@@ -54,11 +45,9 @@ type keys struct {
 
 // dataKey is a key and its id, which is derived from it.
 type dataKey struct {
-	ID     keyID
+	ID     KeyID
 	Secret []byte
 }
-
-type keyID [idSize]byte
 
 func (s *keys) current() dataKey { return s.data[len(s.data)-1] }
 
@@ -81,6 +70,18 @@ func Create(path string) (*Keyring, error) {
 	if err := k.save(first, nil); err != nil {
 		return nil, fmt.Errorf("create keyring %s: %w", path, err)
 	}
+	return k, nil
+}
+
+// Of returns a keyring without a file that holds one given data key, for what
+// is not a manager's own: a backup. Nothing in it can be changed.
+func Of(key []byte) (*Keyring, error) {
+	if len(key) != keySize {
+		return nil, fmt.Errorf("use a key: it has %d bytes, not %d", len(key), keySize)
+	}
+	secret := bytes.Clone(key)
+	k := &Keyring{}
+	k.state.Store(&keys{cluster: secret, data: []dataKey{{ID: idOf(secret), Secret: secret}}})
 	return k, nil
 }
 
@@ -189,29 +190,23 @@ func (k *Keyring) Rotate() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
-	next, err := withNewKey(k.state.Load())
-	if err == nil {
-		err = k.save(next, k.unlock)
-	}
-	if err != nil {
+	if err := k.rotate(k.unlock); err != nil {
 		return fmt.Errorf("rotate keyring %s: %w", k.path, err)
 	}
 	return nil
 }
 
-// Lock wraps the file in a key of UnlockKeySize bytes that only a person keeps;
-// nil takes the wrapping away.
-func (k *Keyring) Lock(unlock []byte) error {
-	if unlock != nil && len(unlock) != UnlockKeySize {
-		return fmt.Errorf("lock keyring %s: the key has %d bytes, not %d", k.path, len(unlock), UnlockKeySize)
+// rotate saves the keyring with a further key, wrapped in unlock.
+func (k *Keyring) rotate(unlock []byte) error {
+	state := k.state.Load()
+	next, err := withNewKey(state)
+	if err != nil {
+		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-
-	if err := k.save(k.state.Load(), unlock); err != nil {
-		return fmt.Errorf("lock keyring %s: %w", k.path, err)
+	if err := k.save(next, unlock); err != nil {
+		return err
 	}
-	k.unlock = unlock
+	k.noteFormer(state.current().ID)
 	return nil
 }
 
@@ -226,16 +221,45 @@ func (k *Keyring) SecretDigest(secret []byte) swarm.Digest {
 // SecretPrefix begins the digest of every secret.
 const SecretPrefix = "hmac-sha256:"
 
-// save writes the file so that it is wholly old or wholly new, and then uses it.
+// ClusterKey is the key that names secrets, 32 bytes: all managers of a
+// cluster must hold the same one.
+func (k *Keyring) ClusterKey() []byte { return bytes.Clone(k.state.Load().cluster) }
+
+// SetCluster makes key the one that names secrets. A manager that joins gives
+// the cluster's before it keeps its first secret. Setting the key that is set
+// already costs nothing.
+func (k *Keyring) SetCluster(key []byte) error {
+	if len(key) != keySize {
+		return fmt.Errorf("set the cluster's key in keyring %s: it has %d bytes, not %d", k.path, len(key), keySize)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	state := k.state.Load()
+	if bytes.Equal(state.cluster, key) {
+		return nil
+	}
+	if err := k.save(&keys{cluster: bytes.Clone(key), data: state.data}, k.unlock); err != nil {
+		return fmt.Errorf("set the cluster's key in keyring %s: %w", k.path, err)
+	}
+	return nil
+}
+
+// save writes the file, wrapped in unlock unless that is nil, so that it is
+// wholly old or wholly new, and then uses it. k.mu is held.
 func (k *Keyring) save(state *keys, unlock []byte) error {
 	data, err := state.format(unlock)
 	if err != nil {
 		return err
 	}
+	if k.path == "" {
+		return errors.New("it was made for one use and has no file")
+	}
 	if err := durable.WriteFile(k.path, data); err != nil {
 		return err
 	}
 	k.state.Store(state)
+	k.unlock = bytes.Clone(unlock)
 	return nil
 }
 
@@ -256,39 +280,9 @@ func withNewKey(state *keys) (*keys, error) {
 	}
 }
 
-func idOf(secret []byte) keyID {
+func idOf(secret []byte) KeyID {
 	sum := sha256.Sum256(append([]byte("gitswarm key id\x00"), secret...))
-	return keyID(sum[:idSize])
-}
-
-func wrap(clear, unlock []byte) ([]byte, error) {
-	aead, err := chacha20poly1305.NewX(unlock)
-	if err != nil {
-		return nil, err
-	}
-	nonce, err := randomBytes(nonceSize)
-	if err != nil {
-		return nil, err
-	}
-	return aead.Seal(nonce, nonce, clear, wrapContext), nil
-}
-
-func unwrap(wrapped, unlock []byte) ([]byte, error) {
-	if unlock == nil {
-		return nil, ErrLocked
-	}
-	aead, err := chacha20poly1305.NewX(unlock)
-	if err != nil {
-		return nil, err
-	}
-	if len(wrapped) < nonceSize+tagSize {
-		return nil, ErrTruncated
-	}
-	clear, err := aead.Open(nil, wrapped[:nonceSize], wrapped[nonceSize:], wrapContext)
-	if err != nil {
-		return nil, fmt.Errorf("the unlock key is wrong, or %w", ErrTampered)
-	}
-	return clear, nil
+	return KeyID(sum[:idSize])
 }
 
 func randomBytes(n int) ([]byte, error) {
