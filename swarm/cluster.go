@@ -1,6 +1,9 @@
 package swarm
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Cluster is what all its nodes share. It is one row of the state.
 type Cluster struct {
@@ -22,6 +25,17 @@ type ClusterSettings struct {
 	Heartbeat        time.Duration `cbor:"4,keyasint,omitempty"` // of agents; 800 ms unless set, 100 ms at least
 	AddressPool      []string      `cbor:"5,keyasint,omitempty"` // CIDRs that networks get their subnets from
 	DataPort         uint16        `cbor:"6,keyasint,omitempty"` // VXLAN; 4789 unless set
+}
+
+// Defaulted fills in what was not set. An empty AddressPool stays: the
+// allocator has its own.
+func (s ClusterSettings) Defaulted() ClusterSettings {
+	s.CertExpiry = cmp.Or(s.CertExpiry, 90*24*time.Hour)
+	s.TaskHistory = cmp.Or(s.TaskHistory, 5)
+	s.SnapshotInterval = cmp.Or(s.SnapshotInterval, 4096)
+	s.Heartbeat = cmp.Or(s.Heartbeat, 800*time.Millisecond)
+	s.DataPort = cmp.Or(s.DataPort, 4789)
+	return s
 }
 
 // Authority is the cluster's certificate authority. Its Key is secret: it is
