@@ -39,13 +39,16 @@ func (l *Lab) StartDaemon(ctx context.Context, flags ...string) (*Daemon, error)
 	}
 	d := &Daemon{lab: l, cmd: cmd}
 	l.daemon = d
-	return d, Poll(ctx, 20*time.Second, "the daemon answers", func() bool {
-		conn, err := net.Dial("unix", l.Socket())
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+	return d, Poll(ctx, 20*time.Second, "the daemon answers", func() bool { return answers(l.Socket()) })
+}
+
+// answers reports whether something listens on a unix socket.
+func answers(socket string) bool {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 // Daemon returns the lab's running daemon, or nil.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 
@@ -20,16 +21,26 @@ import (
 // PushApp builds an image of the examples' web server with the environment
 // given ("APP_EXIT_AFTER=2s") and pushes it as app:TAG.
 func (l *Lab) PushApp(tag string, env ...string) error {
-	return l.Push("app:"+tag, v1.Config{
+	return l.Push("app:"+tag, webServer(tag, env))
+}
+
+// webServer is the configuration of an image of the examples' web server.
+func webServer(tag string, env []string) v1.Config {
+	return v1.Config{
 		Entrypoint: []string{"/app"},
 		Env:        append([]string{"PATH=/", "APP_VERSION=" + tag}, env...),
-	})
+	}
 }
 
 // Push pushes an image that holds the web server as /app under the reference
 // "NAME:TAG", with any configuration.
 func (l *Lab) Push(reference string, config v1.Config) error {
-	layer, err := appLayer(l.App)
+	return push(l.App, l.Registry, remote.DefaultTransport, reference, config)
+}
+
+// push builds an image that holds the app and pushes it to a registry.
+func push(app, registry string, transport http.RoundTripper, reference string, config v1.Config) error {
+	layer, err := appLayer(app)
 	if err != nil {
 		return fmt.Errorf("build image %s: %w", reference, err)
 	}
@@ -46,11 +57,11 @@ func (l *Lab) Push(reference string, config v1.Config) error {
 	if image, err = mutate.ConfigFile(image, file); err != nil {
 		return fmt.Errorf("build image %s: %w", reference, err)
 	}
-	ref, err := name.ParseReference(l.Registry+"/"+reference, name.Insecure)
+	ref, err := name.ParseReference(registry + "/" + reference)
 	if err != nil {
 		return fmt.Errorf("push image %s: %w", reference, err)
 	}
-	if err := remote.Write(ref, image); err != nil {
+	if err := remote.Write(ref, image, remote.WithTransport(transport)); err != nil {
 		return fmt.Errorf("push image %s: %w", reference, err)
 	}
 	return nil

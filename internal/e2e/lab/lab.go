@@ -54,7 +54,7 @@ func New(ctx context.Context, out io.Writer) (*Lab, error) {
 		return nil, errors.Join(fmt.Errorf("set up a lab: %w", err), turn.Close())
 	}
 	l := &Lab{places: new(places), turn: turn, before: before, Dir: dir, RunDir: runDir, Bin: filepath.Join(dir, "bin", "gitswarm"), App: filepath.Join(dir, "bin", "app"), out: out}
-	l.places.add(l)
+	l.places.add(l.place())
 	if err := l.build(ctx); err != nil {
 		l.Close()
 		return nil, err
@@ -74,7 +74,7 @@ func (l *Lab) Fork(out io.Writer) (*Lab, error) {
 		return nil, fmt.Errorf("fork a lab: %w", err)
 	}
 	fork := &Lab{places: l.places, Dir: dir, RunDir: runDir, Bin: l.Bin, App: l.App, Registry: l.Registry, out: out}
-	fork.places.add(fork)
+	fork.places.add(fork.place())
 	return fork, nil
 }
 
@@ -218,7 +218,7 @@ func (l *Lab) Close() error {
 	}
 	l.StopRegistry()
 	errs = append(errs, os.RemoveAll(l.RunDir), os.RemoveAll(l.Dir))
-	l.places.remove(l)
+	l.places.remove(l.place())
 	if l.turn != nil {
 		errs = append(errs, l.look(), l.turn.Close())
 	}

@@ -15,8 +15,10 @@ type Repo struct {
 }
 
 // NewRepo makes a bare repository with the branch main and no commit.
-func (l *Lab) NewRepo(name string) (*Repo, error) {
-	r := &Repo{Bare: filepath.Join(l.Dir, name+".git"), Work: filepath.Join(l.Dir, name)}
+func (l *Lab) NewRepo(name string) (*Repo, error) { return newRepo(l.Dir, name) }
+
+func newRepo(dir, name string) (*Repo, error) {
+	r := &Repo{Bare: filepath.Join(dir, name+".git"), Work: filepath.Join(dir, name)}
 	if _, err := git("", "init", "--quiet", "--bare", "--initial-branch=main", r.Bare); err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func stable(kind, line string) string {
 	return strings.TrimSpace(line)
 }
 
-// processes lists those that run from a lab's folder.
+// processes lists those that run from a lab's folder or in one of its boxes.
 func processes() ([]string, error) {
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
@@ -71,7 +71,11 @@ func processes() ([]string, error) {
 	var found []string
 	for _, link := range links {
 		exe, err := os.Readlink(link)
-		if err == nil && strings.Contains(exe, "gitswarm-lab-") {
+		if err != nil {
+			continue // it has ended
+		}
+		environment, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "environ")) // as above
+		if strings.Contains(exe, "gitswarm-lab-") || strings.Contains(string(environment), boxEnv+"=") {
 			found = append(found, "process "+filepath.Base(filepath.Dir(link))+" "+exe)
 		}
 	}

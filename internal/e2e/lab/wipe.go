@@ -21,21 +21,21 @@ const wipeEnv = "GITSWARM_LAB_WIPE"
 // places are where a lab and its forks are, the lab itself first.
 type places struct {
 	mu   sync.Mutex
-	list []string // "BIN|DIR|RUNDIR"
+	list []string // "BIN|DIR|RUNDIR"; of hosts, whose /run is their own, no RUNDIR
 }
 
 func (l *Lab) place() string { return strings.Join([]string{l.Bin, l.Dir, l.RunDir}, "|") }
 
-func (p *places) add(l *Lab) {
+func (p *places) add(place string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = append(p.list, l.place())
+	p.list = append(p.list, place)
 }
 
-func (p *places) remove(l *Lab) {
+func (p *places) remove(place string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = slices.DeleteFunc(p.list, func(place string) bool { return place == l.place() })
+	p.list = slices.DeleteFunc(p.list, func(other string) bool { return other == place })
 }
 
 // WipeWhen clears the lab and its forks away once ctx ends, whatever other
@@ -78,6 +78,9 @@ func wipe(place string) error {
 		return fmt.Errorf("%q is no place", place)
 	}
 	bin, dir, runDir := parts[0], parts[1], parts[2]
+	if runDir == "" {
+		return wipeCluster(dir)
+	}
 	var last error
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil { // a daemon ran there
 		err := Poll(context.Background(), time.Minute, "the daemon has ended", func() bool {
