@@ -61,7 +61,7 @@ func newManager(t *testing.T) *manager {
 	m := &manager{t: t, pipe: agenttest.NewPipe(), blobs: make(map[swarm.Digest][]byte)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- wire.Serve(ctx, m.pipe, m) }()
+	go func() { done <- wire.Serve(ctx, m.pipe, wire.Services{Agents: m}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

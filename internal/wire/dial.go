@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -16,8 +18,8 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// Client is one agent's connection to one manager. Once it is lost it stays
-// lost: dial again.
+// Client is a connection to one manager: an agent's, or another manager's. It
+// mends itself, but what was under way when it broke is lost.
 type Client struct {
 	conn *grpc.ClientConn
 }
@@ -26,9 +28,16 @@ type Client struct {
 // TLS. The first call makes it.
 func Dial(dial func(context.Context) (net.Conn, error)) (*Client, error) {
 	conn, err := grpc.NewClient("passthrough:///manager",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return watch(dial(ctx)) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // dial's connection is the secure one
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithReadBufferSize(bufferSize),
+		grpc.WithWriteBufferSize(bufferSize),
+		grpc.WithSharedWriteBuffer(true),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(
@@ -73,39 +82,43 @@ func open[Out, In any](ctx context.Context, c *Client, method string) (*grpc.Gen
 
 // Blob fetches the content of a digest that the session's tasks name.
 func (c *Client) Blob(ctx context.Context, session string, digest swarm.Digest) ([]byte, error) {
+	return c.fetch(ctx, blobMethod, BlobRequest{Session: session, Digest: digest})
+}
+
+func (c *Client) fetch(ctx context.Context, method string, request BlobRequest) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, blobMethod)
+	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
 	if err == nil {
-		err = stream.SendMsg(&BlobRequest{Session: session, Digest: digest})
+		err = stream.SendMsg(&request)
 	}
 	if err == nil {
 		err = stream.CloseSend()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("fetch blob %s: %w", digest, plain(err))
+		return nil, fmt.Errorf("fetch blob %s: %w", request.Digest, plain(err))
 	}
 
-	data, err := readChunks(stream)
+	data, err := readChunks(stream, MaxBlob)
 	if err != nil {
-		return nil, fmt.Errorf("fetch blob %s: %w", digest, plain(err))
+		return nil, fmt.Errorf("fetch blob %s: %w", request.Digest, plain(err))
 	}
-	return data, checkBlob(digest, data)
+	return data, checkBlob(request.Digest, data)
 }
 
-func readChunks(stream grpc.ClientStream) ([]byte, error) {
+func readChunks(from grpc.Stream, limit int) ([]byte, error) {
 	var data []byte
 	for {
 		var chunk Chunk
-		err := stream.RecvMsg(&chunk)
+		err := from.RecvMsg(&chunk)
 		if errors.Is(err, io.EOF) {
 			return data, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if len(data)+len(chunk.Data) > MaxBlob {
-			return nil, fmt.Errorf("it is larger than %d MiB", MaxBlob>>20)
+		if len(data)+len(chunk.Data) > limit {
+			return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
 		}
 		data = append(data, chunk.Data...)
 	}

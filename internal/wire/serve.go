@@ -40,28 +40,45 @@ const (
 // Keepalive finds a peer that is gone without a word. The session's own
 // heartbeats are faster; these guard attached streams.
 const (
-	pingAfter   = 10 * time.Second
-	pingTimeout = 5 * time.Second
-	maxStreams  = 1000 // of one connection
+	pingAfter      = 10 * time.Second
+	pingTimeout    = 5 * time.Second
+	connectTimeout = 2 * time.Second
+	maxStreams     = 1000    // of one connection
+	bufferSize     = 4 << 10 // bytes, of each direction of a connection: a manager has thousands
 )
 
-// Serve answers agents on listener until ctx ends, which is not an error. It
-// closes listener, and every stream.
-func Serve(ctx context.Context, listener net.Listener, server Server) error {
+// Services is what a manager answers. A nil one is refused as unknown.
+type Services struct {
+	Agents   Server        // optional
+	Managers ManagerServer // optional: other managers alone may call it
+}
+
+// Serve answers on listener until ctx ends, which is not an error. It closes
+// listener, and every stream.
+func Serve(ctx context.Context, listener net.Listener, services Services) error {
 	s := grpc.NewServer(
+		grpc.Creds(shaken{}),
 		grpc.ForceServerCodec(cborCodec{}),
 		grpc.MaxRecvMsgSize(MaxFromAgent),
 		grpc.MaxSendMsgSize(MaxFromManager),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ReadBufferSize(bufferSize),
+		grpc.WriteBufferSize(bufferSize),
+		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
-	s.RegisterService(&description, server)
+	if services.Agents != nil {
+		s.RegisterService(&description, services.Agents)
+	}
+	if services.Managers != nil {
+		s.RegisterService(&managersDescription, services.Managers)
+	}
 
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
 	if err := s.Serve(listener); err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve agents on %s: %w", listener.Addr(), err)
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	}
 	return nil
 }
@@ -78,14 +95,23 @@ var description = grpc.ServiceDesc{
 }
 
 func serveSession(server any, stream grpc.ServerStream) error {
+	if err := nodeCalls(stream.Context()); err != nil {
+		return err
+	}
 	return server.(Server).Session(&grpc.GenericServerStream[FromAgent, FromManager]{ServerStream: stream})
 }
 
 func serveAttach(server any, stream grpc.ServerStream) error {
+	if err := nodeCalls(stream.Context()); err != nil {
+		return err
+	}
 	return server.(Server).Attach(&grpc.GenericServerStream[UpFrame, DownFrame]{ServerStream: stream})
 }
 
 func serveBlob(server any, stream grpc.ServerStream) error {
+	if err := nodeCalls(stream.Context()); err != nil {
+		return err
+	}
 	var request BlobRequest
 	if err := stream.RecvMsg(&request); err != nil {
 		return err
@@ -94,14 +120,7 @@ func serveBlob(server any, stream grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	for first := true; first || len(data) > 0; first = false {
-		n := min(len(data), ChunkSize)
-		if err := stream.SendMsg(&Chunk{Data: data[:n]}); err != nil {
-			return err
-		}
-		data = data[n:]
-	}
-	return nil
+	return sendChunks(stream, data)
 }
 
 // cborCodec is the wire's only encoding.

@@ -76,7 +76,7 @@ func serveEcho(t *testing.T) *Client {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, listener, echo{}) }()
+	go func() { served <- Serve(ctx, listener, Services{Agents: echo{}}) }()
 
 	client, err := Dial(func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer

@@ -89,7 +89,7 @@ func (d *Dispatcher) Serve(ctx context.Context, listener net.Listener) error {
 	group.Go(func() error { return d.follow(ctx) })
 	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return d.proposeReports(ctx) })
-	group.Go(func() error { return wire.Serve(ctx, listener, d) })
+	group.Go(func() error { return wire.Serve(ctx, listener, wire.Services{Agents: d}) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("dispatch: %w", err)
 	}

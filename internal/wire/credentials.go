@@ -1,0 +1,61 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+)
+
+// shaken are the credentials of connections that are secure before gRPC gets
+// them: identity's port has shaken hands, or they never leave this machine. It
+// refuses plain TCP.
+type shaken struct{}
+
+// ServerHandshake keeps what the handshake proved, for Caller.
+func (shaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	private := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
+	if secured, ok := conn.(*tls.Conn); ok {
+		return conn, credentials.TLSInfo{State: secured.ConnectionState(), CommonAuthInfo: private}, nil
+	}
+	if _, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		return nil, nil, fmt.Errorf("take connection of %s: it is TCP without TLS", conn.RemoteAddr())
+	}
+	return conn, local{private}, nil
+}
+
+// ClientHandshake is no part of a server's credentials.
+func (shaken) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("shake hands: these credentials are a server's")
+}
+
+// Info names the protocol.
+func (shaken) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "gitswarm"}
+}
+
+// Clone returns itself: there is nothing in it.
+func (s shaken) Clone() credentials.TransportCredentials { return s }
+
+// OverrideServerName changes nothing: names of hosts are no proof.
+func (shaken) OverrideServerName(string) error { return nil }
+
+// local is what is known of a connection that never leaves this machine.
+type local struct{ credentials.CommonAuthInfo }
+
+// AuthType is credentials.AuthInfo's.
+func (local) AuthType() string { return "local" }
+
+// nodeCalls refuses whoever shows no certificate of the cluster. Where there is
+// no TLS, whoever opened the listener knows who comes.
+func nodeCalls(ctx context.Context) error {
+	if _, err := Caller(ctx); err != nil && !errors.Is(err, ErrPlain) {
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	return nil
+}
