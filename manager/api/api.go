@@ -1,18 +1,18 @@
 // Package api serves the control API: HTTP and JSON, described by the OpenAPI
-// document at /openapi.json, on a unix socket. It shows the cluster as people
-// see it and hands what they ask to the manager.
+// document at /openapi.json. It shows the cluster as people see it and hands
+// what they ask to the manager. It has three entrances: a machine's socket,
+// for users with tokens over TLS, and for other managers; a manager that does
+// not lead passes requests on to the one that does.
 //
 // It decides nothing and writes nothing itself: what changes the cluster goes
 // through the interfaces of Config. It reads no body that it has not bounded,
-// and it never answers with a secret or a credential.
+// lets nobody do what accessOf does not name, and never answers with a
+// credential; the keys and tokens that an admin asks for are its only secrets.
 package api
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -57,9 +57,10 @@ type Config struct {
 // Server answers the control API.
 type Server struct {
 	Config
-	contents contents
-	handler  http.Handler
-	document *huma.OpenAPI
+	contents   contents
+	mux        *http.ServeMux
+	document   *huma.OpenAPI
+	operations map[string]string // by the router's pattern
 }
 
 // Limits on what is read from a client.
@@ -81,66 +82,32 @@ func New(config Config) *Server {
 	}
 	s := &Server{Config: config, contents: contents{blobs: config.Blobs}}
 
-	mux := http.NewServeMux()
+	s.mux = http.NewServeMux()
 	settings := huma.DefaultConfig("gitswarm control API", apiVersion)
 	settings.DocsPath, settings.SchemasPath = "", ""
 	settings.CreateHooks = nil
 	settings.RejectUnknownQueryParameters = true
 	settings.Transformers = []huma.Transformer{explain}
-	api := humago.New(mux, settings)
+	api := humago.New(s.mux, settings)
 
 	s.readRoutes(api)
 	s.actRoutes(api)
 	s.planRoutes(api)
 	s.streamRoutes(api)
-	s.execRoute(mux, api)
+	s.nodeRoutes(api)
+	s.clusterRoutes(api)
+	s.tokenRoutes(api)
+	s.machineRoutes(api)
+	s.execRoute(s.mux, api)
 	s.document = api.OpenAPI()
-	s.handler = bounded(mux)
+	s.operations = operations(s.document)
 	return s
 }
 
 const apiVersion = "1.0.0"
 
-// Handler is the API without a listener.
-func (s *Server) Handler() http.Handler { return s.handler }
-
 // Document is the OpenAPI document as it is served.
 func (s *Server) Document() ([]byte, error) { return s.document.MarshalJSON() }
-
-// Serve answers on listener until ctx ends, then closes it. Streams end with
-// ctx.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       withPeer,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
-	}
-	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
-		defer cancel()
-		if server.Shutdown(grace) != nil {
-			server.Close()
-		}
-	})
-	defer stop()
-
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve control API on %s: %w", listener.Addr(), err)
-	}
-	return nil
-}
-
-// bounded caps every body, also those that no operation declares.
-func bounded(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxTreeBytes+maxBodyBytes)
-		next.ServeHTTP(w, r)
-	})
-}
 
 // explain gives the errors that the router makes itself a remedy.
 func explain(_ huma.Context, _ string, value any) (any, error) {

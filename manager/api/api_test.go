@@ -303,10 +303,10 @@ func TestKnowsWhoAsks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if name := by(withPeer(t.Context(), conn)); name == "" {
+	if name := peerOf(withPeer(t.Context(), conn)); name == "" {
 		t.Error("the peer has no name")
 	}
-	if name := by(t.Context()); name != "" {
+	if name := peerOf(t.Context()); name != "" {
 		t.Errorf("nobody is %q", name)
 	}
 }

@@ -84,7 +84,7 @@ func (s *Server) snapshot(ctx context.Context, stacks ...swarm.StackName) Snapsh
 	for _, endpoint := range view.Endpoints() {
 		shot.Ports[endpoint.Service] = endpoint.Ports
 	}
-	return shot
+	return callerOf(ctx).narrow(shot)
 }
 
 // later is the time for ages: the cluster's stands still while nothing happens.

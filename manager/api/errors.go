@@ -15,6 +15,7 @@ type Failure struct {
 	Status int                 `json:"status"`
 	Detail string              `json:"detail"`
 	Remedy string              `json:"remedy,omitempty" doc:"what to do about it"`
+	Code   string              `json:"code,omitempty" doc:"for programs, where the status is not enough"`
 	Errors []*huma.ErrorDetail `json:"errors,omitempty"`
 }
 

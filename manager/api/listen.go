@@ -110,8 +110,8 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// by is the person who asks: the user at the other end of the socket.
-func by(ctx context.Context) string {
+// peerOf is the user at the other end of the socket.
+func peerOf(ctx context.Context) string {
 	name, _ := ctx.Value(peerKey{}).(string)
 	return name
 }

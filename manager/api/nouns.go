@@ -39,6 +39,9 @@ type Status struct {
 	Sources  []Source  `json:"sources"`
 	Problems []Problem `json:"problems" doc:"worst first"`
 	Stacks   []Stack   `json:"stacks" doc:"by name"`
+
+	Machine    *Place      `json:"machine,omitempty" doc:"only where this machine is no manager: the rest is empty then"`
+	Leaderless *Leaderless `json:"leaderless,omitempty" doc:"only while no manager leads: the page is stale then"`
 }
 
 // Count is how many of how many are well.
@@ -169,6 +172,10 @@ type Node struct {
 	Build        string            `json:"build,omitempty"`
 	Address      string            `json:"address,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
+	EngineLabels map[string]string `json:"engineLabels,omitempty" doc:"that its daemon has"`
+	Generic      []string          `json:"generic,omitempty" doc:"resources of its own kinds, as gpu=2"`
+	DataPath     string            `json:"dataPath,omitempty" doc:"address for containers' traffic"`
+	Leader       bool              `json:"leader,omitempty" doc:"of the managers"`
 	Tasks        int               `json:"tasks" doc:"that it runs"`
 }
 

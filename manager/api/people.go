@@ -1,6 +1,9 @@
 package api
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -50,7 +53,20 @@ func nodeOf(node swarm.Node, tasks int) Node {
 		State: string(node.State), Availability: string(node.Availability), Since: node.Since, Joined: node.Joined,
 		OS: d.OS, Arch: d.Arch, NanoCPUs: d.Resources.NanoCPUs, Memory: d.Resources.Memory,
 		Build: d.Build, Address: d.Address, Labels: node.Labels, Tasks: tasks,
+		EngineLabels: d.Labels, DataPath: d.DataPath, Generic: genericOf(d.Resources.Generic),
 	}
+}
+
+func genericOf(resources []swarm.GenericResource) []string {
+	var texts []string
+	for _, r := range resources {
+		count := strconv.FormatInt(r.Count, 10)
+		if len(r.Names) > 0 {
+			count = strings.Join(r.Names, ",")
+		}
+		texts = append(texts, r.Kind+"="+count)
+	}
+	return texts
 }
 
 func (s Snapshot) volumeOf(volume swarm.KeptVolume) Volume {

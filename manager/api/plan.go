@@ -46,6 +46,13 @@ func (s *Server) planRoutes(api huma.API) {
 }
 
 func (s *Server) planCommit(ctx context.Context, in *planQuery) (*body[Plan], error) {
+	who := callerOf(ctx)
+	if in.Source == "" {
+		in.Source = string(who.Source)
+	}
+	if !who.mine(swarm.SourceID(in.Source)) {
+		return nil, Fail(http.StatusForbidden, fmt.Sprintf("the token %s is for source %s alone", who.Name, who.Source), "leave --source out")
+	}
 	result, err := s.Planner.Plan(ctx, PlanRequest{
 		Source: swarm.SourceID(in.Source), Ref: in.Ref, Stack: swarm.StackName(in.Stack),
 	})

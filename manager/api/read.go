@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -23,7 +24,7 @@ type (
 	taskQuery struct {
 		Target string `query:"target" maxLength:"512" doc:"STACK, STACK/SERVICE, STACK/SERVICE.SLOT, a task's id, or nothing for all"`
 		All    bool   `query:"all" doc:"ended tasks too"`
-		Node   string `query:"node" maxLength:"255" doc:"id or hostname"`
+		Node   string `query:"node" maxLength:"255" doc:"id, the first letters of one, or hostname"`
 	}
 )
 
@@ -36,8 +37,6 @@ func (s *Server) readRoutes(api huma.API) {
 	register(s, api, reading("inspect", "/v1/inspect", "All that is known of a stack, service or task"), s.inspect)
 	register(s, api, reading("list-services", "/v1/services", "Services"), s.listServices)
 	register(s, api, reading("list-tasks", "/v1/tasks", "Tasks"), s.listTasks)
-	register(s, api, reading("list-nodes", "/v1/nodes", "Every node"), s.listNodes)
-	register(s, api, reading("get-node", "/v1/nodes/{node}", "One node, by id or hostname"), s.getNode)
 	register(s, api, reading("list-sources", "/v1/sources", "Every watched repository"), s.listSources)
 	register(s, api, reading("get-source", "/v1/sources/{source}", "One watched repository"), s.getSource)
 	register(s, api, reading("list-volumes", "/v1/volumes", "Named volumes and where they are"), s.listVolumes)
@@ -52,7 +51,15 @@ func (s *Server) version(context.Context, *none) (*body[Version], error) {
 }
 
 func (s *Server) status(ctx context.Context, _ *none) (*body[Status], error) {
-	return answer(NewStatus(s.snapshot(ctx)))
+	if standing := s.standing(); standing.Membership != IsManager {
+		place := placeOf(standing)
+		return answer(Status{Now: time.Now().UTC(), Sources: []Source{}, Problems: []Problem{}, Stacks: []Stack{}, Machine: &place})
+	}
+	page := NewStatus(s.snapshot(ctx))
+	if lost := lostQuorum(ctx); lost != nil {
+		page.Leaderless, page.Managers = lost, lost.Managers
+	}
+	return answer(page)
 }
 
 func (s *Server) listStacks(ctx context.Context, _ *none) (*body[[]Stack], error) {
@@ -129,8 +136,14 @@ func (s *Server) listTasks(ctx context.Context, in *taskQuery) (*body[[]Task], e
 
 	images := shot.images()
 	views := []Task{}
+	var node swarm.Node
+	if in.Node != "" {
+		if node, err = nodeNamed(shot.Nodes, in.Node); err != nil {
+			return nil, err
+		}
+	}
 	for _, task := range tasks {
-		onNode := in.Node == "" || string(task.Node) == in.Node || shot.hostname(task.Node) == in.Node
+		onNode := in.Node == "" || task.Node == node.ID
 		if onNode && (in.All || task.Status.State.Live()) {
 			views = append(views, shot.taskOf(task, images[task.Spec]))
 		}
@@ -166,43 +179,13 @@ func (s Snapshot) images() map[swarm.Digest]string {
 	return images
 }
 
-func (s *Server) listNodes(ctx context.Context, _ *none) (*body[[]Node], error) {
-	shot := s.snapshot(ctx)
-	running := map[swarm.NodeID]int{}
-	for _, tasks := range shot.Tasks {
-		for _, task := range tasks {
-			if task.Status.State.Running() {
-				running[task.Node]++
-			}
-		}
-	}
-	nodes := []Node{}
-	for _, node := range shot.Nodes {
-		nodes = append(nodes, nodeOf(node, running[node.ID]))
-	}
-	return answer(nodes)
-}
-
-func (s *Server) getNode(ctx context.Context, in *struct {
-	Node string `path:"node" maxLength:"255"`
-}) (*body[Node], error) {
-	nodes, err := s.listNodes(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, node := range nodes.Body {
-		if node.ID == in.Node || node.Hostname == in.Node {
-			return answer(node)
-		}
-	}
-	return nil, NotFound(fmt.Sprintf("no node %q", in.Node), "gitswarm node ls lists them")
-}
-
-func (s *Server) listSources(context.Context, *none) (*body[[]Source], error) {
+func (s *Server) listSources(ctx context.Context, _ *none) (*body[[]Source], error) {
 	view := s.View()
 	sources := []Source{}
 	for _, source := range view.Sources() {
-		sources = append(sources, sourceOf(source, view.Stacks()))
+		if callerOf(ctx).mine(source.ID) {
+			sources = append(sources, sourceOf(source, view.Stacks()))
+		}
 	}
 	return answer(sources)
 }

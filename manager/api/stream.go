@@ -95,8 +95,8 @@ func lines(stream huma.Context) emitter {
 	}
 }
 
-func (s *Server) events(_ context.Context, in *eventQuery) (func(context.Context, emitter) error, error) {
-	query := *in
+func (s *Server) events(ctx context.Context, in *eventQuery) (func(context.Context, emitter) error, error) {
+	query, who := *in, callerOf(ctx)
 	return func(ctx context.Context, emit emitter) error {
 		changes := s.Changes()
 		defer changes.Close()
@@ -104,7 +104,7 @@ func (s *Server) events(_ context.Context, in *eventQuery) (func(context.Context
 			changed := changes.Next()
 			for _, event := range s.View().Events(query.Since, query.Limit) {
 				query.Since = max(query.Since, event.Index)
-				if query.Stack != "" && string(event.Stack) != query.Stack {
+				if query.Stack != "" && string(event.Stack) != query.Stack || !s.mayHear(who, event) {
 					continue
 				}
 				if err := emit(eventOf(event)); err != nil {
@@ -120,6 +120,15 @@ func (s *Server) events(_ context.Context, in *eventQuery) (func(context.Context
 			}
 		}
 	}, nil
+}
+
+// mayHear reports whether an event is of a caller's source.
+func (s *Server) mayHear(who caller, event swarm.Event) bool {
+	if who.Source == "" {
+		return true
+	}
+	record, ok := s.View().Stack(event.Stack)
+	return ok && who.mine(record.Source)
 }
 
 // maxEvents is how many events the cluster keeps.
@@ -226,7 +235,7 @@ func (s *Server) keepFetching(ctx context.Context, goal Goal) {
 		view := s.View()
 		record, known := view.Stack(goal.Stack)
 		for _, source := range view.Sources() {
-			concerned := !known || source.ID == record.Source
+			concerned := (!known || source.ID == record.Source) && callerOf(ctx).mine(source.ID)
 			if !concerned || Matches(source.Status.Head, goal.Revision) {
 				continue
 			}
