@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"github.com/gitswarm/gitswarm/internal/identity"
 )
 
 // shaken are the credentials of connections that are secure before gRPC gets
@@ -20,7 +24,7 @@ type shaken struct{}
 // ServerHandshake keeps what the handshake proved, for Caller.
 func (shaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	private := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
-	if secured, ok := conn.(*tls.Conn); ok {
+	if secured, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return conn, credentials.TLSInfo{State: secured.ConnectionState(), CommonAuthInfo: private}, nil
 	}
 	if _, ok := conn.LocalAddr().(*net.TCPAddr); ok {
@@ -50,6 +54,21 @@ type local struct{ credentials.CommonAuthInfo }
 
 // AuthType is credentials.AuthInfo's.
 func (local) AuthType() string { return "local" }
+
+// guard refuses a call by who makes it, before anything of it is read.
+func guard(refusals *identity.Refusals) tap.ServerInHandle {
+	return func(ctx context.Context, call *tap.Info) (context.Context, error) {
+		may := nodeCalls
+		if strings.HasPrefix(call.FullMethodName, "/"+managersService+"/") {
+			may = managerCalls
+		}
+		err := may(ctx)
+		if err != nil {
+			note(ctx, refusals, status.Convert(err).Message())
+		}
+		return ctx, err
+	}
+}
 
 // nodeCalls refuses whoever shows no certificate of the cluster. Where there is
 // no TLS, whoever opened the listener knows who comes.

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -49,15 +52,31 @@ const (
 
 // Services is what a manager answers. A nil one is refused as unknown.
 type Services struct {
-	Agents   Server        // optional
-	Managers ManagerServer // optional: other managers alone may call it
+	Agents   Server             // optional
+	Managers ManagerServer      // optional: other managers alone may call it
+	Join     JoinServer         // optional: anybody may call it
+	Refusals *identity.Refusals // optional: who is turned away is noted there
 }
 
 // Serve answers on listener until ctx ends, which is not an error. It closes
-// listener, and every stream.
+// listener, and every stream. Whoever shows no certificate on a TLS connection
+// gets the service Join and nothing else.
 func Serve(ctx context.Context, listener net.Listener, services Services) error {
+	if services.Refusals == nil {
+		services.Refusals = identity.NewRefusals(slog.New(slog.DiscardHandler))
+	}
+	hall := newHall(listener.Addr(), services.Refusals)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serveStrangers(ctx, hall, services) })
+	group.Go(func() error { return serveNodes(ctx, door{Listener: listener, hall: hall}, services) })
+	return group.Wait()
+}
+
+// serveNodes answers whoever has a certificate, or is on this machine.
+func serveNodes(ctx context.Context, listener net.Listener, services Services) error {
 	s := grpc.NewServer(
 		grpc.Creds(shaken{}),
+		grpc.InTapHandle(guard(services.Refusals)),
 		grpc.ForceServerCodec(cborCodec{}),
 		grpc.MaxRecvMsgSize(MaxFromAgent),
 		grpc.MaxSendMsgSize(MaxFromManager),
@@ -73,6 +92,9 @@ func Serve(ctx context.Context, listener net.Listener, services Services) error 
 	}
 	if services.Managers != nil {
 		s.RegisterService(&managersDescription, services.Managers)
+	}
+	if services.Join != nil {
+		s.RegisterService(&joinDescription, joins{server: services.Join, refusals: services.Refusals})
 	}
 
 	stop := context.AfterFunc(ctx, s.Stop)
