@@ -114,7 +114,7 @@ func (s *site) lead() {
 			s.Error(err)
 		}
 	}
-	s.until("a leader", func(v *store.View) bool { return v.Cluster() != "" })
+	s.until("a leader", func(v *store.View) bool { return v.ClusterID() != "" })
 }
 
 func (s *site) propose(c store.Command) {

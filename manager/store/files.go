@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,11 +22,12 @@ import (
 const directoryFormat = 1
 
 const (
-	formatFile = "FORMAT"
-	lockFile   = "lock"
-	markFile   = "acknowledged"
-	logDir     = "log"
-	snapDir    = "snapshots"
+	formatFile      = "FORMAT"
+	lockFile        = "lock"
+	markFile        = "acknowledged"
+	incarnationFile = "incarnation"
+	logDir          = "log"
+	snapDir         = "snapshots"
 )
 
 // lock keeps every other process out of dir until it is closed.
@@ -115,4 +117,28 @@ func (m *mark) lower(index uint64) error {
 		return err
 	}
 	return m.file.Sync()
+}
+
+// openIncarnation returns the name that a folder has for as long as it exists,
+// see greeting; a folder without one gets it.
+func openIncarnation(dir string) (string, error) {
+	path := filepath.Join(dir, incarnationFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIncarnation(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	name := strings.TrimSpace(string(data))
+	if len(name) != len(rand.Text()) {
+		return "", fmt.Errorf("%s says %q: restore the directory from a backup", path, data)
+	}
+	return name, nil
+}
+
+// newIncarnation gives a folder a name that it never had.
+func newIncarnation(dir string) (string, error) {
+	name := rand.Text()
+	return name, durable.WriteFile(filepath.Join(dir, incarnationFile), []byte(name+"\n"))
 }

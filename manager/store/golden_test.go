@@ -29,11 +29,27 @@ func TestTheFormatOfCommandsOnDiskIsFrozen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	released, err := filepath.Glob(filepath.Join("testdata", "golden", "*", "commands"))
+	if err != nil || len(released) == 0 {
+		t.Fatalf("%d releases, %v", len(released), err)
+	}
+	for _, old := range released {
+		stillSays(t, old)
+	}
+	seen := stillSays(t, path)
+	for _, name := range commandNames() {
+		if !seen[name] {
+			t.Errorf("%s is not in %s: run with -update", name, path)
+		}
+	}
+}
+
+// stillSays reads the entries of one file and returns which commands it has.
+func stillSays(t *testing.T, path string) map[string]bool {
 	golden, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-
 	seen := map[string]bool{}
 	for _, block := range strings.Split(strings.TrimSpace(string(golden)), "\n\n") {
 		name, digits, _ := strings.Cut(block, "\n")
@@ -54,11 +70,7 @@ func TestTheFormatOfCommandsOnDiskIsFrozen(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	for _, name := range commandNames() {
-		if !seen[name] {
-			t.Errorf("%s is not in %s: run with -update", name, path)
-		}
-	}
+	return seen
 }
 
 func writtenCommands(t *testing.T) string {

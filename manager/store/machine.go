@@ -11,6 +11,7 @@ import (
 
 // machine is raft's state machine: it gives each entry to apply.
 type machine struct {
+	progress
 	db    atomic.Pointer[memdb.MemDB]
 	hub   hub
 	latch *latch
@@ -27,6 +28,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 		return m.latch.fail(fmt.Sprintf("apply log entry %d", entry.Index), err)
 	}
 	touched, err := apply(m.db.Load(), entry.Index, c)
+	m.reach(entry.Index)
 	m.hub.touch(touched)
 	if err != nil {
 		return err
@@ -49,9 +51,15 @@ func (m *machine) Restore(from io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	m.db.Store(db)
+	m.hold(db)
 	m.hub.touch(marks{everything: true})
 	return nil
+}
+
+// hold makes db the state.
+func (m *machine) hold(db *memdb.MemDB) {
+	m.db.Store(db)
+	m.reach(newView(db).Index())
 }
 
 // stateSnapshot is the state at one index, on its way to a file.

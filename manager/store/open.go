@@ -12,15 +12,17 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// Raft's timers. A manager that is alone does not wait for its election, see
-// electAlone, and then only looks at its own lease every aloneTimeout.
+// Raft's timers. A follower that has not heard of its leader for patience, and
+// up to half as much again, stands for election; see watch. The leader says
+// that it is there every 70 to 140 ms.
 const (
-	aloneTimeout    = 2 * time.Second
-	electionTimeout = time.Second
-	leaseTimeout    = 500 * time.Millisecond
-	electionWait    = 30 * time.Second // for Open of a manager that is alone
+	patience     = 700 * time.Millisecond
+	leaseTimeout = 700 * time.Millisecond // a leader whom no majority answers any more stops to lead
+	electionWait = 30 * time.Second       // for Open of a manager that is alone
 )
 
 // Open opens the store in cfg.Dir, or begins one there. It reads every entry
@@ -37,8 +39,11 @@ func Open(cfg Config) (*Store, error) {
 
 func open(cfg Config) (_ *Store, err error) {
 	cfg = withDefaults(cfg)
-	if cfg.Dir == "" || cfg.Node == "" || cfg.Keyring == nil {
+	switch {
+	case cfg.Dir == "" || cfg.Node == "" || cfg.Keyring == nil:
 		return nil, errors.New("Dir, Node and Keyring are required")
+	case (cfg.Peers == nil) != (cfg.Address == ""), cfg.Join && cfg.Peers == nil:
+		return nil, errors.New("Address and Peers belong together, and Join needs them")
 	}
 	var held []io.Closer // given free if something fails
 	defer func() {
@@ -59,32 +64,46 @@ func open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 
-	l, logger := newLatch(), raftLogger(cfg.Log)
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, l)
+	incarnation, err := openIncarnation(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	held = append(held, closer(log.close))
+	s := &Store{node: cfg.Node, peers: cfg.Peers, latch: newLatch(), machine: &machine{}, lock: locked, closed: make(chan struct{})}
+	s.machine.latch = s.latch
+	if s.log, err = openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, s.latch); err != nil {
+		return nil, err
+	}
+	held = append(held, closer(s.log.close))
 	snaps := &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}
-	m := &machine{latch: l}
-	if err := recoverState(m, log, snaps); err != nil {
+	if err := recoverState(s.machine, s.log, snaps); err != nil {
 		return nil, err
 	}
 
-	r, err := startRaft(cfg, m, log, snaps, logger)
-	if err != nil {
+	logger := raftLogger(cfg.Log)
+	way := s.way(cfg, incarnation, logger)
+	held = append(held, closer(way.(raft.WithClose).Close))
+	if s.raft, err = startRaft(cfg, s.machine, s.log, snaps, way, logger); err != nil {
 		return nil, err
 	}
-	s := &Store{
-		raft: r, machine: m, log: log, latch: l, lock: locked, closed: make(chan struct{}),
-		stop: sync.OnceValue(r.Shutdown), // raft's second Shutdown would not wait
-	}
-	l.run(func() { s.stop() })
-	if err := s.awaitLead(cfg); err != nil {
+	s.stop = sync.OnceValue(s.raft.Shutdown) // raft's second Shutdown would not wait
+	s.latch.run(func() { s.stop() })
+	if err := s.awaitLead(cfg, way.LocalAddr()); err != nil {
 		held = nil
 		return nil, errors.Join(err, s.Close())
 	}
+	s.watching.Go(s.watch)
 	return s, nil
+}
+
+// way is raft's transport: over Peers, or within this process for a manager
+// that is alone.
+func (s *Store) way(cfg Config, incarnation string, logger hclog.Logger) raft.Transport {
+	if cfg.Peers == nil {
+		_, alone := raft.NewInmemTransport(raft.ServerAddress(cfg.Node))
+		return alone
+	}
+	s.transport = newTransport(cfg.Peers, cfg.Address, incarnation, logger)
+	return s.transport
 }
 
 type closer func() error
@@ -105,12 +124,6 @@ func withDefaults(cfg Config) Config {
 	if cfg.TrailingLogs == 0 {
 		cfg.TrailingLogs = 1024
 	}
-	if cfg.transport == nil {
-		_, cfg.transport = raft.NewInmemTransport(raft.ServerAddress(cfg.Node))
-	}
-	if cfg.servers == nil {
-		cfg.servers = []raft.Server{{ID: raft.ServerID(cfg.Node), Address: cfg.transport.LocalAddr()}}
-	}
 	return cfg
 }
 
@@ -124,7 +137,7 @@ func recoverState(m *machine, log *sealedLog, snaps *snapshots) error {
 	if err != nil {
 		return err
 	}
-	m.db.Store(newDB())
+	m.hold(newDB())
 	taken := uint64(0)
 	if len(names) > 0 {
 		path := filepath.Join(snaps.dir, names[0]+snapSuffix)
@@ -135,7 +148,7 @@ func recoverState(m *machine, log *sealedLog, snaps *snapshots) error {
 		if err != nil {
 			return fmt.Errorf("read snapshot %s: %w: restore the directory from a backup", path, err)
 		}
-		m.db.Store(db)
+		m.hold(db)
 		taken = meta.Index
 	}
 	if err := verifyLog(log, taken); err != nil {
@@ -177,8 +190,8 @@ func verifyLog(log *sealedLog, snapshot uint64) error {
 }
 
 // startRaft starts raft on a state that was recovered, and begins a cluster
-// where there is none.
-func startRaft(cfg Config, m *machine, log *sealedLog, snaps *snapshots, logger hclog.Logger) (_ *raft.Raft, err error) {
+// where there is none, unless this manager is to join one.
+func startRaft(cfg Config, m *machine, log *sealedLog, snaps *snapshots, way raft.Transport, logger hclog.Logger) (_ *raft.Raft, err error) {
 	defer func() {
 		if p := recover(); p != nil { // raft panics where it cannot write its term
 			err = fmt.Errorf("start raft: %v", p)
@@ -189,25 +202,29 @@ func startRaft(cfg Config, m *machine, log *sealedLog, snaps *snapshots, logger 
 	if err != nil {
 		return nil, err
 	}
-	if log.last == 0 && len(taken) == 0 {
+	if log.last == 0 && len(taken) == 0 && !cfg.Join {
 		// An earlier beginning may have been cut off after it wrote its term.
 		if err := log.SetUint64([]byte(termKey), 0); err != nil {
 			return nil, err
 		}
-		first := raft.Configuration{Servers: cfg.servers}
-		if err := raft.BootstrapCluster(conf, log, log, snaps, cfg.transport, first); err != nil {
+		if err := raft.BootstrapCluster(conf, log, log, snaps, way, alone(cfg.Node, way.LocalAddr())); err != nil {
 			return nil, fmt.Errorf("begin a cluster: %w", err)
 		}
 	}
-	r, err := raft.NewRaft(conf, m, log, log, snaps, cfg.transport)
+	r, err := raft.NewRaft(conf, m, log, log, snaps, way)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	return r, nil
 }
 
+// alone is the member list of a cluster with one manager.
+func alone(node swarm.NodeID, address raft.ServerAddress) raft.Configuration {
+	return raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(node), Address: address}}}
+}
+
 func raftConfig(cfg Config, logger hclog.Logger) *raft.Config {
-	conf := raft.DefaultConfig()
+	conf := raft.DefaultConfig() // with pre-vote: a follower that wakes up disturbs no leader
 	conf.LocalID = raft.ServerID(cfg.Node)
 	conf.Logger = logger
 	conf.SnapshotThreshold = cfg.SnapshotThreshold
@@ -215,69 +232,43 @@ func raftConfig(cfg Config, logger hclog.Logger) *raft.Config {
 	conf.TrailingLogs = cfg.TrailingLogs
 	conf.NoSnapshotRestoreOnStart = true // recoverState did
 	conf.NoLegacyTelemetry = true
-	conf.HeartbeatTimeout = electionTimeout
-	conf.ElectionTimeout = electionTimeout
+	conf.ShutdownOnRemove = false // the daemon ends the store of a manager that became a worker
+	conf.HeartbeatTimeout = patience
+	conf.ElectionTimeout = patience
 	conf.LeaderLeaseTimeout = leaseTimeout
-	if len(cfg.servers) == 1 {
-		conf.HeartbeatTimeout = aloneTimeout
-		conf.ElectionTimeout = aloneTimeout
-		conf.LeaderLeaseTimeout = aloneTimeout
-	}
 	return conf
 }
 
 // awaitLead checks that this manager is a member and, if it is alone, waits
-// until it leads and has applied its log.
-func (s *Store) awaitLead(cfg Config) error {
-	future := s.raft.GetConfiguration()
-	if err := future.Error(); err != nil {
-		return s.reason(err)
-	}
-	servers := future.Configuration().Servers
-	member := false
-	for _, server := range servers {
-		member = member || server.ID == raft.ServerID(cfg.Node)
-	}
-	if !member {
+// until it leads, has applied its log, and stands in it with its address.
+func (s *Store) awaitLead(cfg Config, address raft.ServerAddress) error {
+	servers := s.servers()
+	own, member := s.server(cfg.Node)
+	switch {
+	case !member && cfg.Join:
+		return nil
+	case !member:
 		return fmt.Errorf("it belongs to the managers %v, not to %s", servers, cfg.Node)
-	}
-	if len(servers) > 1 {
+	case len(servers) > 1:
 		return nil
 	}
 
-	if err := electAlone(cfg); err != nil {
-		return err
-	}
 	deadline := time.Now().Add(electionWait)
-	for s.raft.State() != raft.Leader {
+	for s.stand(); s.raft.State() != raft.Leader; time.Sleep(time.Millisecond) {
 		if err := s.latch.error(); err != nil {
 			return err
 		}
 		if time.Now().After(deadline) {
 			return errors.New("no leader within 30 s")
 		}
-		time.Sleep(time.Millisecond)
 	}
 	if err := s.raft.Barrier(electionWait).Error(); err != nil {
 		return s.reason(err)
 	}
+	if own.Address != address && cfg.Peers != nil {
+		if err := s.raft.AddVoter(own.ID, address, 0, electionWait).Error(); err != nil {
+			return s.reason(err)
+		}
+	}
 	return s.latch.error()
-}
-
-// electAlone tells the one manager there is to stand for election at once, as
-// a leader that hands over does: raft would wait for its timers first.
-func electAlone(cfg Config) error {
-	own, ok := cfg.transport.(*raft.InmemTransport)
-	if !ok {
-		return nil
-	}
-	_, caller := raft.NewInmemTransport("")
-	defer caller.Close()
-	caller.Connect(own.LocalAddr(), own)
-	var answer raft.TimeoutNowResponse
-	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
-	if err := caller.TimeoutNow(raft.ServerID(cfg.Node), own.LocalAddr(), request, &answer); err != nil {
-		return fmt.Errorf("stand for election: %w", err)
-	}
-	return nil
 }

@@ -6,12 +6,12 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,9 +23,14 @@ import (
 
 // Reasons why a command is not accepted.
 var (
-	// ErrNotLeader means that another manager leads, or none. If leadership was
-	// lost while the command was under way, it may have been accepted.
+	// ErrNotLeader means that another manager leads, or none. The command was
+	// not accepted, unless the error is ErrUncertain too.
 	ErrNotLeader = errors.New("this manager does not lead")
+	// ErrUncertain means that the leader was lost while the command was under
+	// way: it may have been accepted, or may yet be.
+	ErrUncertain = errors.New("the command may have been accepted")
+	// ErrLevel means that a manager's build is too old for the command.
+	ErrLevel = errors.New("not every manager understands the command yet")
 	// ErrFailed means that the store stopped for good on a failure, see Failed.
 	ErrFailed = errors.New("the store has stopped")
 	// ErrClosed means that Close was called.
@@ -38,79 +43,34 @@ type Config struct {
 	Node    swarm.NodeID  // required: this manager; always the same for one Dir
 	Keyring *seal.Keyring // required
 	Log     *slog.Logger  // optional: raft's warnings; nil drops them
+	Address string        // with Peers: host:port at which other managers reach this one
+	Peers   Peers         // optional: the way to other managers; nil means that this one is alone
+	Join    bool          // optional: where Dir is new, begin without a state and wait to be added to a cluster
 
 	SnapshotThreshold uint64        // optional: entries between snapshots; 4096 unless set
 	SnapshotInterval  time.Duration // optional: how often that is looked at; 2 min unless set
 	TrailingLogs      uint64        // optional: entries kept behind a snapshot; 1024 unless set
 
-	transport raft.Transport // tests: several managers in one process
-	servers   []raft.Server  // tests: the first members; this manager alone unless set
-	vfs       types.VFS      // tests: disks that fail
+	vfs types.VFS // tests: disks that fail
 }
 
 // Store is one manager's copy of the cluster's state. It is safe for
 // concurrent use.
 type Store struct {
-	raft    *raft.Raft
-	machine *machine
-	log     *sealedLog
-	latch   *latch
-	lock    io.Closer
-	stop    func() raft.Future // tells raft to stop; the future waits until it has
-	closing sync.Once
-	closed  chan struct{}
-	err     error // of Close
-}
-
-// Propose puts a command into the log and waits until it was applied here. It
-// returns the command's index, also where the command was refused (ErrStale,
-// ErrNotFound): a View from then on is at least as new. If ctx ends first, the
-// command may still be accepted later.
-func (s *Store) Propose(ctx context.Context, c Command) (uint64, error) {
-	name, err := c.name()
-	if err != nil {
-		return 0, fmt.Errorf("propose: %w", err)
-	}
-	entry, err := encodeEntry(c)
-	if err != nil {
-		return 0, fmt.Errorf("propose %s: %w", name, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("propose %s: %w", name, err)
-	}
-
-	type outcome struct {
-		index uint64
-		err   error
-	}
-	done := make(chan outcome, 1)
-	go func() { // ends when raft answers
-		index, err := s.append(entry)
-		done <- outcome{index, err}
-	}()
-
-	var o outcome
-	select {
-	case o = <-done:
-	case <-ctx.Done():
-		o.err = ctx.Err()
-	case <-s.closed:
-		o.err = s.over()
-	}
-	if o.err != nil {
-		return o.index, fmt.Errorf("propose %s: %w", name, o.err)
-	}
-	return o.index, nil
-}
-
-// append waits for one entry.
-func (s *Store) append(entry []byte) (uint64, error) {
-	future := s.raft.Apply(entry, 0)
-	if err := future.Error(); err != nil {
-		return 0, s.reason(err)
-	}
-	err, _ := future.Response().(error)
-	return future.Index(), err
+	node      swarm.NodeID
+	peers     Peers
+	raft      *raft.Raft
+	transport *transport // nil without Peers
+	machine   *machine
+	log       *sealedLog
+	latch     *latch
+	lock      io.Closer
+	stop      func() raft.Future // tells raft to stop; the future waits until it has
+	settled   atomic.Uint64      // the newest term that this manager led and committed in, see ReadIndex
+	watching  sync.WaitGroup
+	closing   sync.Once
+	closed    chan struct{}
+	err       error // of Close
 }
 
 // reason turns raft's errors into the store's.
@@ -122,7 +82,7 @@ func (s *Store) reason(err error) error {
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return ErrClosed
 	case errors.Is(err, raft.ErrLeadershipLost):
-		return fmt.Errorf("%w any more; the command may have been accepted", ErrNotLeader)
+		return fmt.Errorf("%w any more: %w", ErrNotLeader, ErrUncertain)
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return ErrNotLeader
 	}
@@ -165,6 +125,7 @@ func (s *Store) Snapshot() error {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.closed)
+		s.watching.Wait()
 		s.err = s.stop().Error()
 		s.err = errors.Join(s.err, s.log.close(), s.lock.Close())
 	})

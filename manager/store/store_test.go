@@ -163,7 +163,7 @@ func TestLeadsAndStopsLeading(t *testing.T) {
 	}
 	propose(t, s, Command{At: noon, Lead: &Lead{Node: "m1", Cluster: "c1"}})
 	propose(t, s, Command{At: noon, Lead: &Lead{Node: "m2", Cluster: "c2"}})
-	if got := s.View().Cluster(); got != "c1" {
+	if got := s.View().ClusterID(); got != "c1" {
 		t.Errorf("cluster %q: the first leader names it", got)
 	}
 	shut(t, s)

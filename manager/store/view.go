@@ -29,8 +29,8 @@ func (v *View) Index() uint64 { return v.meta.Index }
 // Now is the cluster's time: the latest that any command carried.
 func (v *View) Now() time.Time { return v.meta.Now }
 
-// Cluster is the cluster's random id, or "" before its first leader.
-func (v *View) Cluster() string { return v.meta.Cluster }
+// ClusterID is the cluster's random id, or "" before its first leader.
+func (v *View) ClusterID() string { return v.meta.Cluster }
 
 // Source returns the source of that id.
 func (v *View) Source(id swarm.SourceID) (swarm.Source, bool) {
