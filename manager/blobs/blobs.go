@@ -1,93 +1,126 @@
 // Package blobs keeps content by its digest, sealed, in files: rendered stacks,
-// task specs, files of the repository, secrets. It refuses to give out content
-// that does not match its name, and never keeps a byte in clear.
+// task specs, files of the repository, secrets. What is put is on the disks of
+// a majority of managers before the log may name it; what is missing or damaged
+// here comes from another manager. It refuses to give out content that does not
+// match its name, and never keeps a byte in clear.
 package blobs
 
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// Reasons why a blob is not given out.
+// Reasons why a blob is not given out, or not taken.
 var (
 	ErrMissing = errors.New("the blob is not there")
 	ErrDamaged = errors.New("the blob is damaged")
+	ErrQuorum  = errors.New("too few managers have it")
+	ErrClosed  = errors.New("the blobs were closed")
 )
 
 // MaxSize is the largest content in bytes.
 const MaxSize = 1 << 30
 
-// young is how long a blob is kept before anything names it: it is put first,
-// and the log names it afterwards.
-const young = time.Hour
+// Peer is another manager's Blobs. Both calls concern what lies there alone;
+// *Blobs is one.
+type Peer interface {
+	PutBlob(ctx context.Context, digest swarm.Digest, data []byte) error
+	GetBlob(ctx context.Context, digest swarm.Digest) ([]byte, error)
+}
 
-const (
-	shaPrefix  = "sha256:"
-	secretMark = "hmac-" // begins the file names of secrets
-	tempDir    = "tmp"
-)
+// Config is what Blobs need.
+type Config struct {
+	Dir     string        // required: a folder of their own, made if it is absent
+	Keyring *seal.Keyring // required
+	Peers   func() []Peer // optional: the other voters as they are now; nil means that this manager is alone
+	Log     *slog.Logger  // optional: nil drops warnings
+}
 
-// sealContext binds sealed files to their purpose; their name is verified by
-// the content itself.
-var sealContext = []byte("gitswarm blob")
-
-// Blobs is a folder of sealed content. It is safe for concurrent use.
+// Blobs is a folder of sealed content, one of several with equal content. It
+// is safe for concurrent use.
 type Blobs struct {
 	dir     string
 	keyring *seal.Keyring
-	mu      sync.RWMutex // held for writing while a file goes, for reading while one is found or made
+	peers   func() []Peer
+	log     *slog.Logger
+
+	mu    sync.RWMutex // held for writing while a file goes, for reading while one is found or made
+	holds int          // while it is above 0, no file goes
+
+	asking     singleflight.Group // by digest
+	settled    settled
+	stragglers budget
+	ending     sync.Mutex // held while something begins in the background, or all ends
+	running    sync.WaitGroup
+	ctx        context.Context // of what goes on in the background
+	stop       context.CancelFunc
 }
 
-// Open uses dir, which it makes if it is absent, and removes what an
-// interrupted Put left there.
+// Open uses dir for a manager that is alone, see New.
 func Open(dir string, keyring *seal.Keyring) (*Blobs, error) {
-	temp := filepath.Join(dir, tempDir)
-	if err := os.RemoveAll(temp); err != nil {
-		return nil, fmt.Errorf("open blobs %s: %w", dir, err)
-	}
-	if err := os.MkdirAll(temp, 0o700); err != nil {
-		return nil, fmt.Errorf("open blobs %s: %w", dir, err)
-	}
-	if err := makeFolders(dir); err != nil {
-		return nil, fmt.Errorf("open blobs %s: %w", dir, err)
-	}
-	return &Blobs{dir: dir, keyring: keyring}, nil
+	return New(Config{Dir: dir, Keyring: keyring})
 }
 
-// makeFolders makes the folders 00 to ff once, so that no Put has to wait for
-// a new folder to be safe on disk.
-func makeFolders(dir string) error {
-	made := false
-	for i := range 256 {
-		err := os.Mkdir(filepath.Join(dir, fmt.Sprintf("%02x", i)), 0o700)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		made = made || err == nil
+// New uses a folder and removes what an interrupted Put left there.
+func New(config Config) (*Blobs, error) {
+	if config.Dir == "" || config.Keyring == nil {
+		return nil, errors.New("open blobs: Dir and Keyring are required")
 	}
-	if !made {
-		return nil
+	if config.Peers == nil {
+		config.Peers = func() []Peer { return nil }
 	}
-	return syncDir(dir)
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := prepare(config.Dir); err != nil {
+		return nil, fmt.Errorf("open blobs %s: %w", config.Dir, err)
+	}
+	b := &Blobs{dir: config.Dir, keyring: config.Keyring, peers: config.Peers, log: config.Log}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b, nil
 }
 
-// Put keeps data and returns its name, "sha256:<hex>". When it returns, the
-// data survive a crash. Putting content again costs a read.
+// Close ends what goes on in the background and waits for that. What was put
+// stays where it arrived.
+func (b *Blobs) Close() error {
+	b.ending.Lock()
+	b.stop()
+	b.ending.Unlock()
+	b.running.Wait()
+	return nil
+}
+
+// begin counts something that goes on in the background, until it calls
+// b.running.Done. After Close it returns an error.
+func (b *Blobs) begin() error {
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	if b.ctx.Err() != nil {
+		return ErrClosed
+	}
+	b.running.Add(1)
+	return nil
+}
+
+// Put keeps data and returns its name, "sha256:<hex>". When it returns without
+// an error, a majority of the voters has the data, this manager among them, and
+// they survive a crash there; the other voters get them in the background.
+// Putting content again costs a read. One of its errors is ErrQuorum.
 func (b *Blobs) Put(ctx context.Context, data []byte) (swarm.Digest, error) {
 	if err := fits(data); err != nil {
 		return "", err
@@ -96,8 +129,8 @@ func (b *Blobs) Put(ctx context.Context, data []byte) (swarm.Digest, error) {
 	return digest, b.put(ctx, digest, data)
 }
 
-// PutSecret keeps data under a name that only this cluster can compute,
-// "hmac-sha256:<hex>".
+// PutSecret keeps data as Put does, under a name that only this cluster can
+// compute, "hmac-sha256:<hex>".
 func (b *Blobs) PutSecret(ctx context.Context, data []byte) (swarm.Digest, error) {
 	if err := fits(data); err != nil {
 		return "", err
@@ -117,6 +150,47 @@ func (b *Blobs) put(ctx context.Context, digest swarm.Digest, data []byte) error
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("put blob %s: %w", digest, err)
 	}
+	peers := b.peers()
+	if b.settled.has(digest, len(peers), time.Now()) {
+		peers = nil
+	}
+
+	sent := b.deliver(peers, digest, data)
+	if err := b.keep(digest, data); err != nil {
+		sent.cancel()
+		return err
+	}
+	if len(peers) == 0 {
+		sent.cancel()
+		return nil
+	}
+	if err := b.awaitMajority(ctx, sent); err != nil {
+		return fmt.Errorf("put blob %s: %w", digest, err)
+	}
+	b.settled.note(digest, len(peers), time.Now())
+	return nil
+}
+
+// PutBlob keeps here what another manager gives, if it is what its name says.
+// When it returns, the data survive a crash of this manager.
+func (b *Blobs) PutBlob(ctx context.Context, digest swarm.Digest, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("put blob %s: %w", digest, err)
+	}
+	if err := fits(data); err != nil {
+		return err
+	}
+	if _, err := b.path(digest); err != nil {
+		return fmt.Errorf("put blob: %w", err)
+	}
+	if b.name(digest, data) != digest {
+		return fmt.Errorf("put blob %s: %w: its content has another name here", digest, ErrDamaged)
+	}
+	return b.keep(digest, data)
+}
+
+// keep writes a blob to this manager's disk.
+func (b *Blobs) keep(digest swarm.Digest, data []byte) error {
 	path, err := b.path(digest)
 	if err != nil {
 		return fmt.Errorf("put blob: %w", err)
@@ -137,9 +211,27 @@ func (b *Blobs) put(ctx context.Context, digest swarm.Digest, data []byte) error
 	return nil
 }
 
-// Get returns the content of that name. Its errors are ErrMissing, ErrDamaged,
-// and those of the disk.
+// Get returns the content of that name. If it is missing or damaged here,
+// other managers are asked, and what they give is verified and kept. Its
+// errors are ErrMissing, ErrDamaged, and those of ctx.
 func (b *Blobs) Get(ctx context.Context, digest swarm.Digest) ([]byte, error) {
+	data, err := b.GetBlob(ctx, digest)
+	if !errors.Is(err, ErrMissing) && !errors.Is(err, ErrDamaged) || len(b.peers()) == 0 {
+		return data, err
+	}
+	data, asked := b.fetch(ctx, digest)
+	if asked != nil {
+		return nil, fmt.Errorf("%w; other managers were asked: %w", err, asked)
+	}
+	if errors.Is(err, ErrDamaged) {
+		b.log.Warn("damaged blob was replaced by another manager's", "blob", digest, "err", err)
+	}
+	return data, nil
+}
+
+// GetBlob returns the content of that name if it is whole here. Its errors are
+// ErrMissing and ErrDamaged.
+func (b *Blobs) GetBlob(ctx context.Context, digest swarm.Digest) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("get blob %s: %w", digest, err)
 	}
@@ -171,7 +263,7 @@ func (b *Blobs) name(like swarm.Digest, data []byte) swarm.Digest {
 	return codec.DigestBytes(data)
 }
 
-// Has reports whether content of that name is kept; it does not read it.
+// Has reports whether content of that name is kept here; it does not read it.
 func (b *Blobs) Has(digest swarm.Digest) bool {
 	path, err := b.path(digest)
 	if err != nil {
@@ -181,138 +273,29 @@ func (b *Blobs) Has(digest swarm.Digest) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// Sweep removes what is not live and was put more than an hour ago, and
-// returns how many blobs went.
-func (b *Blobs) Sweep(live func(swarm.Digest) bool) (int, error) {
-	before := time.Now().Add(-young)
-	removed := 0
-	err := filepath.WalkDir(b.dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+// All are the names of everything that is kept here, in no useful order.
+func (b *Blobs) All() ([]swarm.Digest, error) {
+	var all []swarm.Digest
+	err := b.walk(func(_ string, digest swarm.Digest) error {
+		all = append(all, digest)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list blobs %s: %w", b.dir, err)
+	}
+	return all, nil
+}
+
+// walk calls do for each blob, by path.
+func (b *Blobs) walk(do func(path string, digest swarm.Digest) error) error {
+	return filepath.WalkDir(b.dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file may go meanwhile
 			return err
 		}
 		digest, ok := b.digest(path)
-		if !ok || live(digest) {
+		if !ok || err != nil {
 			return nil
 		}
-		gone, err := b.remove(path, before)
-		if gone {
-			removed++
-		}
-		return err
+		return do(path, digest)
 	})
-	if err != nil {
-		return removed, fmt.Errorf("sweep blobs %s: %w", b.dir, err)
-	}
-	return removed, nil
-}
-
-// remove takes one file away unless it was put after the given time.
-func (b *Blobs) remove(path string, before time.Time) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	info, err := os.Stat(path)
-	if err != nil || info.ModTime().After(before) {
-		return false, err
-	}
-	return true, os.Remove(path)
-}
-
-// path is where content of that name lies: DIR/2 hex/64 hex, or
-// DIR/2 hex/hmac-64 hex.
-func (b *Blobs) path(digest swarm.Digest) (string, error) {
-	mark := ""
-	sum, ok := strings.CutPrefix(string(digest), shaPrefix)
-	if !ok {
-		if sum, ok = strings.CutPrefix(string(digest), seal.SecretPrefix); ok {
-			mark = secretMark
-		}
-	}
-	if raw, err := hex.DecodeString(sum); !ok || err != nil || len(raw) != 32 || sum != strings.ToLower(sum) {
-		return "", fmt.Errorf("%q is no digest", digest)
-	}
-	return filepath.Join(b.dir, sum[:2], mark+sum), nil
-}
-
-// digest is the inverse of path.
-func (b *Blobs) digest(path string) (swarm.Digest, bool) {
-	name := filepath.Base(path)
-	digest := swarm.Digest(shaPrefix + name)
-	if sum, ok := strings.CutPrefix(name, secretMark); ok {
-		digest = swarm.Digest(seal.SecretPrefix + sum)
-	}
-	at, err := b.path(digest)
-	return digest, err == nil && at == path
-}
-
-func (b *Blobs) read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	r, err := b.keyring.NewReader(f, sealContext)
-	if err != nil {
-		return nil, err
-	}
-	var data bytes.Buffer
-	data.Grow(int(min(info.Size(), MaxSize)) + bytes.MinRead)
-	if _, err := data.ReadFrom(io.LimitReader(r, MaxSize+1)); err != nil {
-		return nil, err
-	}
-	return data.Bytes(), nil
-}
-
-// write makes the file appear whole or not at all, and to stay.
-func (b *Blobs) write(path string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Join(b.dir, tempDir), "put-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name()) // gone once it was renamed
-
-	err = b.seal(temp, data)
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err := errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func (b *Blobs) seal(to io.Writer, data []byte) error {
-	w, err := b.keyring.NewWriter(to, sealContext)
-	if err != nil {
-		return err
-	}
-	if _, err := w.Write(data); err != nil {
-		return err
-	}
-	return w.Close()
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// remedy adds the way out of a full disk.
-func remedy(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: free some space; it is tried again", err)
-	}
-	return err
 }
