@@ -268,13 +268,21 @@ func (r *Runtime) run(ctx context.Context, p *execution, stdin *input, stdout, s
 	if err != nil {
 		return 0, err
 	}
-	if err := process.Start(ctx); err != nil {
+	if err := startWholly(ctx, process); err != nil {
 		return 0, judgeRunc("start process in", err)
 	}
 	if listen != nil {
 		go listen(process)
 	}
 	return p.wait(ctx, process, stdin, ended)
+}
+
+// startWholly starts a process, also where ctx ends meanwhile: the shim would go on
+// with it, and a process that is half started can't be killed.
+func startWholly(ctx context.Context, process client.Process) error {
+	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortTimeout)
+	defer cancel()
+	return process.Start(starting)
 }
 
 // wait waits for the end of the process, and then for its last output, which

@@ -135,8 +135,14 @@ func TestExecEndsWithItsCaller(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if got := inside(t, c.ID, "ps | grep -c '[s]leep 4242' || true"); got != "0\n" {
-		t.Errorf("%s processes are left", got)
+	err := eventually(10*time.Second, func() error { // the kernel may still be at it
+		if got := inside(t, c.ID, "ps | grep -c '[s]leep 4242' || true"); got != "0\n" {
+			return fmt.Errorf("%s processes are left", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
