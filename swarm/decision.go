@@ -17,8 +17,9 @@ type Decision struct {
 	Forget     []TaskID     `cbor:"9,keyasint,omitempty"`  // ended tasks beyond the history; their containers and logs go
 	Gone       bool         `cbor:"10,keyasint,omitempty"` // nothing of a removed stack is left: its record goes
 	Events     []Event      `cbor:"11,keyasint,omitempty"`
-	Settle     *Stack       `cbor:"-"` // where only some rollback groups went back: what runs now. The leader stores it and puts its digest into Healthy.Content before it proposes
-	AskAt      time.Time    `cbor:"-"` // when time alone may change the answer; zero means never
+	Rebalanced bool         `cbor:"12,keyasint,omitempty"` // no replica has a better node any more: StackRecord.Rebalance ends
+	Settle     *Stack       `cbor:"-"`                     // where only some rollback groups went back: what runs now. The leader stores it and puts its digest into Healthy.Content before it proposes
+	AskAt      time.Time    `cbor:"-"`                     // when time alone may change the answer; zero means never
 }
 
 // Desire asks a node something new of a task.
@@ -37,5 +38,5 @@ type Desire struct {
 // Empty reports whether proposing the decision would change nothing.
 func (d Decision) Empty() bool {
 	return d.Rollout == nil && d.Healthy == nil && d.Ended == nil && d.Quarantine == nil &&
-		len(d.Create) == 0 && len(d.Desire) == 0 && len(d.Forget) == 0 && !d.Gone && len(d.Events) == 0
+		len(d.Create) == 0 && len(d.Desire) == 0 && len(d.Forget) == 0 && !d.Gone && len(d.Events) == 0 && !d.Rebalanced
 }

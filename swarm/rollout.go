@@ -22,6 +22,7 @@ type StackRecord struct {
 	Generation map[string]uint64 `cbor:"14,keyasint,omitempty"` // restarts asked for, by service
 	Warnings   []Finding         `cbor:"15,keyasint,omitempty"` // of Head
 	Version    uint64            `cbor:"16,keyasint,omitempty"` // raft index of the last change by anyone but the reconciler
+	Rebalance  bool              `cbor:"17,keyasint,omitempty"` // an operator asked that replicas move to emptier nodes; the reconciler's decision ends it
 }
 
 // HistoryLimit is how many rendered revisions of a stack are kept.

@@ -78,6 +78,14 @@ func (ch *change) command(c Command) error {
 		return ch.dropVolumes(c.DropVolumes)
 	case c.Lead != nil:
 		return ch.lead(*c.Lead)
+	case c.PutCluster != nil:
+		return ch.putCluster(*c.PutCluster)
+	case c.RemoveNode != nil:
+		return ch.removeNode(*c.RemoveNode)
+	case c.PutToken != nil:
+		return ch.putToken(*c.PutToken)
+	case c.DropToken != nil:
+		return ch.dropToken(*c.DropToken)
 	}
 	return errors.New("the command says nothing")
 }
@@ -133,62 +141,6 @@ func (ch *change) sawSource(id swarm.SourceID, status swarm.SourceStatus) error 
 	put(ch.txn, tableSources, source)
 	ch.marks.source(id)
 	return nil
-}
-
-// putNode writes a node. Its fields have two writers, and neither undoes the
-// other's: a person (the command's By) writes Availability, Labels and Role;
-// the dispatcher (By is empty) State and Description, and all of a node that
-// is new.
-func (ch *change) putNode(node swarm.Node) error {
-	if node.ID == "" {
-		return errors.New("put node: it has no id")
-	}
-	old, known := get[swarm.Node](ch.txn, tableNodes, string(node.ID))
-	next := node
-	switch {
-	case !known && ch.by != "":
-		return fmt.Errorf("node %q: %w: `gitswarm node ls` lists the nodes", node.ID, ErrNotFound)
-	case !known:
-		ch.firstSeen(&next)
-	case ch.by != "":
-		next = old
-		next.Availability, next.Labels, next.Role = node.Availability, node.Labels, node.Role
-	default:
-		next = old
-		next.Description = node.Description
-		if node.State != "" {
-			next.State = node.State
-		}
-	}
-	if next.State != old.State {
-		next.Since = ch.now
-	}
-	put(ch.txn, tableNodes, next)
-	ch.nodeEvents(old, next)
-	ch.marks.node(node.ID)
-	return nil
-}
-
-func (ch *change) firstSeen(node *swarm.Node) {
-	if node.Joined.IsZero() {
-		node.Joined = ch.now
-	}
-	if node.Availability == "" {
-		node.Availability = swarm.NodeActive
-	}
-}
-
-func (ch *change) nodeEvents(old, next swarm.Node) {
-	name := next.Description.Hostname
-	if name == "" {
-		name = string(next.ID)
-	}
-	if next.State != old.State && next.State != "" {
-		ch.event(swarm.Event{Kind: "node", Node: next.ID, Text: "node " + name + " became " + string(next.State)})
-	}
-	if next.Availability != old.Availability && old.ID != "" {
-		ch.event(swarm.Event{Kind: "node", Node: next.ID, Text: "node " + name + " was made " + string(next.Availability) + ch.byWhom()})
-	}
 }
 
 // putGrants replaces all grants. Any stack may be allowed something now.

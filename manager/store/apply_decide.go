@@ -129,6 +129,9 @@ func (ch *change) place(t *swarm.Task, d swarm.Desire) {
 	if d.Claims != nil {
 		t.Claims = d.Claims
 	}
+	if d.Claims != nil {
+		t.Claims = d.Claims
+	}
 	ch.placed(t)
 }
 
@@ -195,6 +198,9 @@ func (ch *change) progress(record *swarm.StackRecord, d swarm.Decision) {
 	}
 	if d.Quarantine != nil {
 		quarantine(record, *d.Quarantine)
+	}
+	if d.Rebalanced {
+		record.Rebalance = false
 	}
 }
 

@@ -48,6 +48,9 @@ func (ch *change) say(record *swarm.StackRecord, o Operate) (string, error) {
 		return ch.rollback(record, *o.Rollback)
 	case o.Accept != nil:
 		return redeploy(record, *o.Accept)
+	case o.Rebalance:
+		record.Rebalance = true
+		return "asked to be rebalanced", nil
 	}
 	return "", errors.New("operate: nothing is asked")
 }

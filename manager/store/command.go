@@ -18,7 +18,7 @@ type Command struct {
 	AcceptStacks *AcceptStacks      `cbor:"13,keyasint,omitempty"` // gitsync
 	Decide       *Decide            `cbor:"14,keyasint,omitempty"` // reconciler, allocator, scheduler
 	ReportStatus *ReportStatus      `cbor:"15,keyasint,omitempty"` // agents
-	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // By set: an operator's Availability, Labels, Role; else the dispatcher's State, Description
+	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // By set: an operator's Availability, Labels, Role; else the dispatcher's State, Description, or with no State the Issuer
 	Operate      *Operate           `cbor:"17,keyasint,omitempty"` // operator
 	PutGrants    *PutGrants         `cbor:"18,keyasint,omitempty"` // operator
 	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time; once more when the node has removed them
@@ -91,6 +91,8 @@ type Operate struct {
 	Rollback *swarm.Rendered `cbor:"6,keyasint,omitempty"` // accept this again, quarantine what is accepted now
 	Approve  string          `cbor:"7,keyasint,omitempty"` // plan
 	Accept   *swarm.Rendered `cbor:"8,keyasint,omitempty"` // `redeploy --pull`: the same commit, resolved anew
+
+	Rebalance bool `cbor:"9,keyasint,omitempty"` // move replicas to emptier nodes, once
 }
 
 // PutGrants replaces all grants.

@@ -20,10 +20,12 @@ type Peers interface {
 	Listener() net.Listener
 	// Dial connects to the manager at that address.
 	Dial(ctx context.Context, address string) (net.Conn, error)
-	// Forward calls Accept of the manager at that address. ErrStale,
-	// ErrNotFound, ErrLevel and ErrNotLeader come through as what they are;
-	// ErrNotLeader is also right where the entry surely did not get there.
-	// Any other error means that the command may have been accepted.
+	// Forward calls Accept of the manager at that address. An index comes
+	// through also beside an error: then the entry is in the log and the state
+	// refused it. ErrStale, ErrNotFound, ErrLevel and ErrNotLeader stay what
+	// they are; ErrNotLeader is also right where the entry surely did not get
+	// there. Any other error without an index means that the command may have
+	// been accepted.
 	Forward(ctx context.Context, address string, entry []byte) (index uint64, err error)
 	// ReadIndex calls ReadIndex of the manager at that address.
 	ReadIndex(ctx context.Context, address string) (uint64, error)

@@ -67,7 +67,7 @@ func (s *Store) attempt(ctx context.Context, c Command, entry []byte) (uint64, e
 	}
 	index, err := s.peers.Forward(ctx, leader.Address, entry)
 	switch {
-	case err == nil, errors.Is(err, ErrStale), errors.Is(err, ErrNotFound):
+	case err == nil, index > 0: // it is in the log, whatever the state said to it
 		if late := s.machine.wait(ctx, index, s.closed); late != nil {
 			return index, fmt.Errorf("wait for entry %d: %w", index, s.ended(late))
 		}

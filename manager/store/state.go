@@ -30,6 +30,9 @@ type row struct {
 	Grants   *grants                 `cbor:"9,keyasint,omitempty"`
 	Event    *numbered               `cbor:"10,keyasint,omitempty"`
 	Rows     *uint64                 `cbor:"11,keyasint,omitempty"` // the last row: how many were before it
+	Cluster  *swarm.Cluster          `cbor:"12,keyasint,omitempty"`
+	Token    *swarm.UserToken        `cbor:"13,keyasint,omitempty"`
+	Removed  *removed                `cbor:"14,keyasint,omitempty"`
 }
 
 // stateWriter writes rows, each with its length before it.
@@ -56,6 +59,9 @@ func writeState(to io.Writer, txn *memdb.Txn) error {
 	writeTable(w, txn, tableVolumes, func(v *swarm.KeptVolume) row { return row{Volume: v} })
 	writeTable(w, txn, tableGrants, func(v *grants) row { return row{Grants: v} })
 	writeTable(w, txn, tableEvents, func(v *numbered) row { return row{Event: v} })
+	writeTable(w, txn, tableCluster, func(v *swarm.Cluster) row { return row{Cluster: v} })
+	writeTable(w, txn, tableTokens, func(v *swarm.UserToken) row { return row{Token: v} })
+	writeTable(w, txn, tableRemoved, func(v *removed) row { return row{Removed: v} })
 	rows := w.rows
 	w.row(row{Rows: &rows})
 
@@ -174,6 +180,12 @@ func (r row) put(txn *memdb.Txn) error {
 		return txn.Insert(tableGrants, r.Grants)
 	case r.Event != nil:
 		return txn.Insert(tableEvents, r.Event)
+	case r.Cluster != nil:
+		return txn.Insert(tableCluster, r.Cluster)
+	case r.Token != nil:
+		return txn.Insert(tableTokens, r.Token)
+	case r.Removed != nil:
+		return txn.Insert(tableRemoved, r.Removed)
 	}
 	return errors.New("it is empty")
 }

@@ -23,6 +23,9 @@ const (
 	tableVolumes   = "volumes"
 	tableGrants    = "grants" // one row
 	tableEvents    = "events"
+	tableCluster   = "cluster" // one row
+	tableTokens    = "tokens"
+	tableRemoved   = "removed"
 )
 
 // The indexes. Every table has the first.
@@ -50,6 +53,12 @@ type grants struct {
 	Grants []swarm.Grant `cbor:"1,keyasint,omitempty"`
 }
 
+// removed remembers a node that was removed: what it still says is not heard.
+type removed struct {
+	Node swarm.NodeID `cbor:"1,keyasint,omitempty"`
+	At   time.Time    `cbor:"2,keyasint,omitzero"`
+}
+
 // numbered is an event with its place in the ring.
 type numbered struct {
 	Number uint64      `cbor:"1,keyasint,omitempty"`
@@ -74,6 +83,9 @@ func schema() *memdb.DBSchema {
 	table(s, tableEndpoints, key[swarm.Endpoint]{func(v *swarm.Endpoint) string { return string(v.Service) }})
 	table(s, tableVolumes, key[swarm.KeptVolume]{func(v *swarm.KeptVolume) string { return volumeKey(v.ID, v.Node) }})
 	table(s, tableGrants, key[grants]{func(*grants) string { return tableGrants }})
+	table(s, tableCluster, key[swarm.Cluster]{func(*swarm.Cluster) string { return tableCluster }})
+	table(s, tableTokens, key[swarm.UserToken]{func(v *swarm.UserToken) string { return v.ID }})
+	table(s, tableRemoved, key[removed]{func(v *removed) string { return string(v.Node) }})
 	table(s, tableEvents, key[numbered]{func(v *numbered) string { return eventKey(v.Number) }})
 
 	tasks := table(s, tableTasks, key[swarm.Task]{func(v *swarm.Task) string { return string(v.ID) }})

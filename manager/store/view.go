@@ -32,6 +32,29 @@ func (v *View) Now() time.Time { return v.meta.Now }
 // ClusterID is the cluster's random id, or "" before its first leader.
 func (v *View) ClusterID() string { return v.meta.Cluster }
 
+// Cluster returns what all nodes share; there is nothing before the first
+// PutCluster.
+func (v *View) Cluster() (swarm.Cluster, bool) {
+	return get[swarm.Cluster](v.txn, tableCluster, tableCluster)
+}
+
+// Tokens returns all tokens of users, by id.
+func (v *View) Tokens() []swarm.UserToken {
+	return list[swarm.UserToken](v.txn, tableTokens, byID)
+}
+
+// Token returns the token of that id.
+func (v *View) Token(id string) (swarm.UserToken, bool) {
+	return get[swarm.UserToken](v.txn, tableTokens, id)
+}
+
+// Removed reports whether a node of that id was removed within the last two
+// years. What such a node says, and its certificate, are worth nothing.
+func (v *View) Removed(id swarm.NodeID) bool {
+	_, was := get[removed](v.txn, tableRemoved, string(id))
+	return was
+}
+
 // Source returns the source of that id.
 func (v *View) Source(id swarm.SourceID) (swarm.Source, bool) {
 	return get[swarm.Source](v.txn, tableSources, string(id))
