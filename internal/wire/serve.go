@@ -66,10 +66,13 @@ func Serve(ctx context.Context, listener net.Listener, services Services) error 
 		services.Refusals = identity.NewRefusals(slog.New(slog.DiscardHandler))
 	}
 	hall := newHall(listener.Addr(), services.Refusals)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveStrangers(ctx, hall, services) })
-	group.Go(func() error { return serveNodes(ctx, door{Listener: listener, hall: hall}, services) })
-	return group.Wait()
+	group, serving := errgroup.WithContext(ctx)
+	group.Go(func() error { return serveStrangers(serving, hall, services) })
+	group.Go(func() error { return serveNodes(serving, door{Listener: listener, hall: hall}, services) })
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // serveNodes answers whoever has a certificate, or is on this machine.

@@ -1,0 +1,421 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gitswarm/gitswarm/internal/identity"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// town is a cluster's state as joining needs it: it answers the service Join,
+// and agents by echo.
+type town struct {
+	echo
+	ManagerServer // none of its calls is answered: only who may call is looked at
+
+	mu        sync.Mutex
+	authority swarm.Authority
+	tokens    swarm.JoinTokens
+	roles     map[swarm.NodeID]string // of nodes that are there
+}
+
+func newTown(t testing.TB) *town {
+	t.Helper()
+	a, err := identity.NewAuthority("c1", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	town := &town{authority: a, roles: map[swarm.NodeID]string{}}
+	town.newTokens(t)
+	return town
+}
+
+func (c *town) newTokens(t testing.TB) {
+	t.Helper()
+	var err [2]error
+	c.tokens.Worker, err[0] = identity.NewToken(c.authority)
+	c.tokens.Manager, err[1] = identity.NewToken(c.authority)
+	if err := errors.Join(err[:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change is what an operator does while the manager serves.
+func (c *town) change(t testing.TB, do func() error) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := do(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *town) Authority(context.Context) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.authority.Trust, nil
+}
+
+func (c *town) Join(_ context.Context, r JoinRequest) (Joined, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	role := identity.RoleOf(c.tokens, r.Token)
+	if role == "" {
+		return Joined{}, ErrBadToken
+	}
+	node, err := identity.NodeOf(r.CSR)
+	if err != nil {
+		return Joined{}, err
+	}
+	c.roles[node] = role
+	chain, err := identity.Issue(c.authority, r.CSR, identity.Peer{Node: node, Role: role, Cluster: "c1"}, 0, time.Now())
+	return Joined{Node: node, Cluster: "c1", Role: role, Chain: chain, Trust: c.authority.Trust, Managers: []string{"m1:2377"}}, err
+}
+
+func (c *town) Renew(_ context.Context, peer identity.Peer, csr []byte) (Renewed, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	role, ok := c.roles[peer.Node]
+	if !ok {
+		return Renewed{}, ErrRemoved
+	}
+	peer.Role = role
+	chain, err := identity.Issue(c.authority, csr, peer, 0, time.Now())
+	return Renewed{Chain: chain, Trust: c.authority.Trust}, err
+}
+
+// node makes an identity of the town without joining.
+func (c *town) node(t testing.TB, name swarm.NodeID, role string) *identity.Node {
+	t.Helper()
+	key, csr, err := identity.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := identity.Issue(c.authority, csr, identity.Peer{Node: name, Role: role, Cluster: "c1"}, 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := identity.Create(t.TempDir(), key, chain, c.authority.Trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.change(t, func() error { c.roles[name] = role; return nil })
+	return n
+}
+
+// journal is a log that tests read.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// open serves the town's manager m1 on loopback.
+func (c *town) open(t testing.TB) (address string, log *journal) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m1 := c.node(t, "m1", swarm.RoleManager)
+	log = &journal{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	port := identity.Listen(l, func() *tls.Config { return m1.Server(identity.ProtocolWire) }, logger)
+	services := Services{Agents: c, Managers: c, Join: c, Refusals: identity.NewRefusals(logger)}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	for _, serve := range []func() error{
+		func() error { return port.Serve(ctx) },
+		func() error { return Serve(ctx, port.For(identity.ProtocolWire), services) },
+	} {
+		parts.Go(func() {
+			if err := serve(); err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		parts.Wait()
+	})
+	return l.Addr().String(), log
+}
+
+// client dials as the node.
+func client(t testing.TB, address string, n *identity.Node) *Client {
+	t.Helper()
+	return clientBy(t, func(ctx context.Context) (net.Conn, error) { return n.Dial(ctx, address, identity.ProtocolWire) })
+}
+
+func clientBy(t testing.TB, dial func(context.Context) (net.Conn, error)) *Client {
+	t.Helper()
+	c, err := Dial(dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func parse(t testing.TB, text string) identity.Token {
+	t.Helper()
+	token, err := identity.ParseToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func request(t testing.TB) (key []byte, r JoinRequest) {
+	t.Helper()
+	key, csr, err := identity.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, JoinRequest{CSR: csr, Description: swarm.NodeDescription{Hostname: "w1"}}
+}
+
+func TestAMachineJoinsInTheRoleOfItsToken(t *testing.T) {
+	c := newTown(t)
+	address, _ := c.open(t)
+	for role, token := range map[string]string{swarm.RoleWorker: c.tokens.Worker, swarm.RoleManager: c.tokens.Manager} {
+		key, r := request(t)
+		joined, err := Join(t.Context(), address, parse(t, token), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := identity.Create(t.TempDir(), key, joined.Chain, joined.Trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := n.Peer(); p.Role != role || p.Node != joined.Node || p.Cluster != joined.Cluster {
+			t.Errorf("peer is %+v, joined %s %s", p, joined.Node, joined.Role)
+		}
+		if !slices.Equal(joined.Managers, []string{"m1:2377"}) {
+			t.Errorf("managers are %v", joined.Managers)
+		}
+		again, err := Join(t.Context(), address, parse(t, token), r)
+		if err != nil || again.Node != joined.Node {
+			t.Errorf("whose answer was lost joins as %s, not %s: %v", again.Node, joined.Node, err)
+		}
+	}
+}
+
+func TestARotatedTokenLetsNobodyInAndIsLoggedOnce(t *testing.T) {
+	c := newTown(t)
+	address, log := c.open(t)
+	old := c.tokens.Worker
+	c.change(t, func() error { c.newTokens(t); return nil })
+	for range 3 {
+		_, r := request(t)
+		_, err := Join(t.Context(), address, parse(t, old), r)
+		if err == nil || !strings.Contains(err.Error(), ErrBadToken.Error()) {
+			t.Errorf("error is %v", err)
+		}
+	}
+	if n := strings.Count(log.String(), "connection was refused"); n != 1 {
+		t.Errorf("it is logged %d times:\n%s", n, log)
+	}
+	if strings.Contains(log.String(), old[len(old)-31:]) {
+		t.Error("the token is in the log")
+	}
+}
+
+func TestATokenWorksWhileAndAfterTheAuthorityIsRotated(t *testing.T) {
+	c := newTown(t)
+	address, _ := c.open(t)
+	old := c.authority
+	c.change(t, func() (err error) {
+		c.authority, err = identity.Rotate(old, "c1", time.Now())
+		return err
+	})
+	key, r := request(t)
+	joined, err := Join(t.Context(), address, parse(t, c.tokens.Worker), r) // m1 has not renewed
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := identity.Create(t.TempDir(), key, joined.Chain, joined.Trust)
+	if err != nil || n.Peer().Issuer != identity.IssuerOf(c.authority) {
+		t.Fatalf("issuer is %s: %v", n.Peer().Issuer, err)
+	}
+
+	renewed, _ := c.open(t) // another process of m1, with a certificate of the new root
+	_, r = request(t)
+	if _, err := Join(t.Context(), renewed, parse(t, c.tokens.Worker), r); err != nil {
+		t.Errorf("a token of the old root, at a manager that has renewed: %v", err)
+	}
+
+	before := c.tokens.Worker
+	c.change(t, func() (err error) {
+		c.authority = identity.Finish(c.authority)
+		c.tokens.Worker, err = identity.Repin(before, c.authority)
+		return err
+	})
+	if _, err := Join(t.Context(), renewed, parse(t, c.tokens.Worker), r); err != nil {
+		t.Errorf("the repinned token: %v", err)
+	}
+	if _, err := Join(t.Context(), renewed, parse(t, before), r); !errors.Is(err, identity.ErrOtherAuthority) {
+		t.Errorf("a token of the dropped root: %v", err)
+	}
+}
+
+func TestRenewalGivesTheRoleOfTheStateAndNothingToTheRemoved(t *testing.T) {
+	c := newTown(t)
+	address, _ := c.open(t)
+	n := c.node(t, "n1", swarm.RoleWorker)
+	cl := client(t, address, n)
+
+	c.change(t, func() error { c.roles["n1"] = swarm.RoleManager; return nil })
+	key, r := request(t)
+	renewed, err := cl.Renew(t.Context(), r.CSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Save(key, renewed.Chain, renewed.Trust); err != nil {
+		t.Fatal(err)
+	}
+	if p := n.Peer(); p.Role != swarm.RoleManager || p.Node != "n1" {
+		t.Errorf("peer is %+v", p)
+	}
+
+	c.change(t, func() error { delete(c.roles, "n1"); return nil })
+	if _, err := cl.Renew(t.Context(), r.CSR); err == nil || !strings.Contains(err.Error(), ErrRemoved.Error()) {
+		t.Errorf("error of a removed node is %v", err)
+	}
+}
+
+func TestAWorkersCertificateCallsNothingOfManagers(t *testing.T) {
+	c := newTown(t)
+	address, log := c.open(t)
+	cl := client(t, address, c.node(t, "w1", swarm.RoleWorker))
+	calls := map[string]func() error{
+		"Propose":   func() error { _, err := cl.Propose(t.Context(), []byte("entry")); return err },
+		"ReadIndex": func() error { _, err := cl.ReadIndex(t.Context()); return err },
+		"Beat":      func() error { _, err := cl.Beat(t.Context(), Beat{Manager: "m1"}); return err },
+		"GetBlob":   func() error { _, err := cl.GetBlob(t.Context(), "sha256:00"); return err },
+		"PutBlob":   func() error { return cl.PutBlob(t.Context(), "sha256:00", []byte("x")) },
+	}
+	for name, call := range calls {
+		if err := call(); err == nil || !strings.Contains(err.Error(), identity.ErrRole.Error()) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := strings.Count(log.String(), identity.ErrRole.Error()); n != 1 {
+		t.Errorf("it is logged %d times:\n%s", n, log)
+	}
+}
+
+func TestAStrangerGetsNothingButTheServiceJoin(t *testing.T) {
+	c := newTown(t)
+	address, _ := c.open(t)
+	root, err := parse(t, c.tokens.Worker).Root(c.authority.Trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl := clientBy(t, func(ctx context.Context) (net.Conn, error) {
+		config, err := identity.Pinned(root, identity.ProtocolWire)
+		if err != nil {
+			return nil, err
+		}
+		return identity.Dial(ctx, address, config)
+	})
+	if trust, err := cl.Authority(t.Context()); err != nil || !bytes.Equal(trust, c.authority.Trust) {
+		t.Errorf("authority: %v", err)
+	}
+	s, err := cl.Session(t.Context())
+	if err == nil {
+		_, err = s.Recv()
+	}
+	if err == nil || !strings.Contains(err.Error(), "unknown service") {
+		t.Errorf("session: %v", err)
+	}
+	if _, err := cl.ReadIndex(t.Context()); err == nil || !strings.Contains(err.Error(), "unknown service") {
+		t.Errorf("read index: %v", err)
+	}
+	_, r := request(t)
+	if _, err := cl.Renew(t.Context(), r.CSR); err == nil || !strings.Contains(err.Error(), identity.ErrNoCertificate.Error()) {
+		t.Errorf("renew: %v", err)
+	}
+	large := JoinRequest{Token: c.tokens.Worker, CSR: bytes.Repeat([]byte("x"), 2*maxFromStranger)}
+	if err := cl.conn.Invoke(t.Context(), joinMethod, &large, &Joined{}); err == nil || !strings.Contains(err.Error(), "larger than max") {
+		t.Errorf("a large request: %v", err)
+	}
+}
+
+func TestStrangersOfOneAddressAreBounded(t *testing.T) {
+	c := newTown(t)
+	address, log := c.open(t)
+	for range maxStrangersFrom {
+		conn, err := identity.Dial(t.Context(), address, identity.Unverified(identity.ProtocolWire))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // the server's first frame: it is in the hall
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		conn, err := identity.Dial(t.Context(), address, identity.Unverified(identity.ProtocolWire))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("one more is let in")
+		}
+	}
+	if n := strings.Count(log.String(), "too many connections"); n != 1 {
+		t.Errorf("it is logged %d times:\n%s", n, log)
+	}
+	n := c.node(t, "w1", swarm.RoleWorker)
+	if _, err := client(t, address, n).Authority(t.Context()); err != nil {
+		t.Errorf("a node among many strangers: %v", err)
+	}
+}
+
+func TestPlainTCPIsNotServed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, l, Services{Agents: echo{}}) }()
+	defer func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	cl := clientBy(t, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", l.Addr().String())
+	})
+	if _, err := cl.Blob(t.Context(), "n1", "sha256:00"); err == nil {
+		t.Error("a blob came without TLS")
+	}
+}
