@@ -109,6 +109,7 @@ func (s *step) end(r swarm.Rollout) {
 func (s *step) keep() {
 	for _, sv := range s.services {
 		for _, st := range sv.seats {
+			s.giveUpMove(st)
 			if s.keeper(st, sv.goal()) == nil && s.hasOwn(st) {
 				s.tend(st, s.own(st), false) // waits for the rollout that a suspension holds back
 				continue
@@ -122,33 +123,29 @@ func (s *step) keep() {
 			s.discard(st)
 		}
 	}
+	s.rebalance()
 }
 
-// excuse says of tasks that their node, not their content, ends them.
+// excuse gives up the tasks that were lost, once their successors have a node:
+// from then on they must go, whatever becomes of their own node. Until then
+// they go on if it comes back, as those that their volumes tie to it must.
 func (s *step) excuse() {
 	for _, t := range s.tasks {
-		switch {
-		case !t.Status.State.Live() || t.Excused != "":
-		case t.lost:
-			t.Excused = "node lost"
-			s.desire(t, max(t.Desired, swarm.DesiredStop))
-			s.happened("task", s.seatOf(t), "was lost with node "+string(t.Node))
-		case t.away:
-			t.Excused = "node drained"
-			s.desire(t, t.Desired)
+		if !t.lost || !t.Status.State.Live() || t.Excused != "" {
+			continue
 		}
+		if s.nodes[t.Node] != nil && !t.asked() && !t.succeeded() {
+			continue
+		}
+		t.Excused = "node lost"
+		s.desire(t, max(t.Desired, swarm.DesiredStop))
+		s.happened("task", t.seat, "was lost with node "+string(t.Node))
 	}
 }
 
-func (s *step) seatOf(t *task) *seat {
-	for _, sv := range s.services {
-		for _, st := range sv.all() {
-			if slices.Contains(st.tasks, t) {
-				return st
-			}
-		}
-	}
-	return nil
+// succeeded reports whether a younger task of the seat has a node.
+func (t *task) succeeded() bool {
+	return t.seat.any(func(other *task) bool { return other.Node != "" && byAge(other, t) > 0 })
 }
 
 // desire asks something of a task.

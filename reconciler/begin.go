@@ -50,7 +50,7 @@ func (s *step) askedFor(to swarm.Rendered) string {
 		}
 	}
 	if len(restarted) == 0 {
-		return "move to nodes that fit"
+		return "what runs is not what must"
 	}
 	return "restart of " + strings.Join(restarted, ", ")
 }
@@ -107,7 +107,7 @@ func (sv *service) reached() (highest uint64) {
 }
 
 // differs reports whether a stack that has converged needs a rollout to stay
-// as it is: a restart was asked for, or a node no longer fits.
+// as it is: a restart was asked for, or something else runs.
 func (s *step) differs() bool {
 	return slices.ContainsFunc(s.services, func(sv *service) bool {
 		return slices.ContainsFunc(sv.seats, func(st *seat) bool { return s.dirty(st) && !s.vacant(st) })
@@ -140,7 +140,7 @@ func (s *step) countDirty(of func(*service) bool) {
 		}
 		count := 0
 		for _, st := range sv.seats {
-			if s.dirty(st) {
+			if s.dirty(st) && s.mover(st, sv.goal()) == nil {
 				count++
 			}
 		}

@@ -30,7 +30,10 @@ type cluster struct {
 	counts    map[string]int
 	since     map[swarm.TaskID]since
 	lives     map[swarm.TaskID]life
-	full      bool // no node takes new tasks
+	full      bool                    // no node takes new tasks
+	tight     map[swarm.NodeID]bool   // nodes without room for one more task
+	volumes   map[string]swarm.NodeID // where each volume lies
+	others    map[swarm.NodeID]int    // tasks of other stacks
 	askAt     time.Time
 	steps     int
 	out       strings.Builder
@@ -46,6 +49,7 @@ func newCluster(nodes ...swarm.NodeID) *cluster {
 		now: epoch, contents: map[swarm.Digest]*swarm.Stack{}, tasks: map[swarm.TaskID]*swarm.Task{},
 		nodes: map[swarm.NodeID]*swarm.Node{}, images: map[swarm.Digest]string{}, names: map[swarm.TaskID]string{},
 		counts: map[string]int{}, since: map[swarm.TaskID]since{}, lives: map[swarm.TaskID]life{},
+		tight: map[swarm.NodeID]bool{}, volumes: map[string]swarm.NodeID{}, others: map[swarm.NodeID]int{},
 	}
 	c.record.Name = "shop"
 	for _, id := range nodes {
@@ -82,13 +86,17 @@ func digest(stack *swarm.Stack) swarm.Digest { return swarm.Digest(fmt.Sprintf("
 func (c *cluster) view() View {
 	view := View{
 		Record: c.record, Accepted: c.contents[c.record.Accepted.Content], Healthy: c.contents[c.record.Healthy.Content],
-		Obstacles: c.obstacles, Chance: uint64(c.steps),
+		Obstacles: c.obstacles, Chance: uint64(c.steps), Load: maps.Clone(c.others),
 	}
 	if c.record.Removing {
 		view.Accepted = nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
-		view.Tasks = append(view.Tasks, *c.tasks[id])
+		t := *c.tasks[id]
+		view.Tasks = append(view.Tasks, t)
+		if t.Status.State.Live() && t.Desired <= swarm.DesiredRun {
+			view.Load[t.Node]++
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
 		view.Nodes = append(view.Nodes, *c.nodes[id])
@@ -203,6 +211,9 @@ func (c *cluster) apply(d swarm.Decision) {
 	if d.Ended != nil {
 		c.record.History = slices.Insert(c.record.History, 0, *d.Ended)
 	}
+	if d.Rebalanced {
+		c.record.Rebalance = false
+	}
 	if d.Quarantine != nil {
 		c.record.Quarantine = append(c.record.Quarantine, *d.Quarantine)
 		c.say("quarantined %s", d.Quarantine.Revision.Short())
@@ -238,43 +249,6 @@ func seatName(t swarm.Task) string {
 		return t.Service.Name() + "@" + string(t.Node)
 	}
 	return swarm.SlotName(t.Service.Name(), t.Slot)
-}
-
-// place gives a task the ready node with the fewest live tasks.
-func (c *cluster) place(t *swarm.Task) {
-	if t.Status.State != swarm.TaskNew || t.Desired >= swarm.DesiredStop {
-		return
-	}
-	if t.Node == "" && !c.full {
-		load := map[swarm.NodeID]int{}
-		for _, other := range c.tasks {
-			if other.Status.State.Live() {
-				load[other.Node]++
-			}
-		}
-		def := c.definition(t)
-		for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
-			n := c.nodes[id]
-			fits := def == nil || Fits(def, n)
-			if n.State == swarm.NodeReady && n.Availability == swarm.NodeActive && fits && (t.Node == "" || load[id] < load[t.Node]) {
-				t.Node = id
-			}
-		}
-	}
-	if t.Node == "" {
-		t.Status.Message = "no node fits"
-		return
-	}
-	t.Status.State, t.Status.Since = swarm.TaskAssigned, c.now
-}
-
-func (c *cluster) definition(t *swarm.Task) *swarm.Service {
-	for _, content := range []swarm.Digest{c.record.Accepted.Content, c.record.Healthy.Content} {
-		if service, ok := c.contents[content].Service(t.Service.Name()); ok && service.Spec == t.Spec {
-			return &service
-		}
-	}
-	return nil
 }
 
 func (c *cluster) desire(d swarm.Desire) {

@@ -21,11 +21,12 @@ func (s *step) create(st *seat, g target, notBefore time.Time) {
 	}
 	t.ID = s.newID(st)
 	t.Revision, t.Rollout = s.origin(st, g)
-	if last := st.newest(func(*task) bool { return true }); last != nil {
+	if last := s.before(st, g); last != nil {
 		t.Replaces = last.ID
 	}
 
-	crowded := st.any(func(t *task) bool { return t.live() && (s.order(st, g) != swarm.StartFirst || !t.staying()) })
+	first := s.startsFirst(st, g)
+	crowded := st.any(func(t *task) bool { return t.live() && (!first || !t.holding()) })
 	if !crowded && !s.now.Before(notBefore) {
 		t.Desired, t.Touched = swarm.DesiredRun, s.now
 		if t.Rollout != 0 {
@@ -36,11 +37,24 @@ func (s *step) create(st *seat, g target, notBefore time.Time) {
 	s.decision.Create = append(s.decision.Create, t)
 }
 
+// before returns the task that a new one takes the seat of: the one that moves,
+// else the last; nil where there was none.
+func (s *step) before(st *seat, g target) *task {
+	if moves := st.newest(func(t *task) bool { return t.holding() && s.moves(t, g) }); moves != nil {
+		return moves
+	}
+	return st.newest(func(*task) bool { return true })
+}
+
 // origin says which commit and which rollout a new task comes from: those of
-// the task that it restarts, else those of the rollout that runs.
+// the task that it restarts or moves, else those of the rollout that runs.
 func (s *step) origin(st *seat, g target) (swarm.Revision, uint64) {
 	r := s.rollout
-	if last := s.lastOf(st, g); last != nil && !last.asked() {
+	last := st.newest(func(t *task) bool { return t.live() && !t.asked() && s.moves(t, g) })
+	if last == nil {
+		last = s.lastOf(st, g)
+	}
+	if last != nil && !last.asked() {
 		if s.isNew(st.service, last) {
 			return last.Revision, r.ID
 		}

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -108,7 +109,7 @@ func (s *step) met(sv *service, condition swarm.Condition) bool {
 func (s *step) seatMet(st *seat, condition swarm.Condition) bool {
 	goal := st.service.goal()
 	complete := s.satisfied(st, goal) || st.service.ends && s.idle(st.service) && s.lastOf(st, goal) == nil
-	keeper := s.keeper(st, goal)
+	keeper := cmp.Or(s.mover(st, goal), s.keeper(st, goal))
 	switch {
 	case complete && keeper == nil:
 		return true

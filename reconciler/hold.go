@@ -41,20 +41,20 @@ func (s *step) leaveRest(sv *service) {
 // failed and never proved itself, so that starting it again is no use.
 func (s *step) hopeless(st *seat) bool {
 	t := s.current(st)
-	if t == nil || t.live() || t.Excused != "" || t.asked() || t.Rollout != s.rollout.ID {
+	if t == nil || t.live() || t.lost || t.Excused != "" || t.asked() || t.Rollout != s.rollout.ID {
 		return false
 	}
 	proven := !t.Status.Healthy.IsZero() && !s.rollout.Over.Before(t.Status.Healthy.Add(st.service.policy().Monitor))
 	return !proven || t.Status.Since.Before(s.rollout.Over)
 }
 
-// current returns the task that the seat stands by: the first that stays and
+// current returns the task that the seat stands by: the first that holds it and
 // serves, else the newest that stays, but none that is only being prepared
 // beside another; where none stays, the newest that began.
 func (s *step) current(st *seat) *task {
 	var serves, stays, began *task
 	for _, t := range st.tasks {
-		if t.staying() && t.healthy() && serves == nil {
+		if t.holding() && t.healthy() && serves == nil {
 			serves = t
 		}
 		if t.staying() && (t.began() || stays == nil) {
@@ -101,11 +101,11 @@ func (s *step) hasOwn(st *seat) bool {
 	switch {
 	case t == nil, t.asked():
 		return false
-	case t.healthy() && t.staying():
+	case t.healthy() && t.holding():
 		return true
 	case from == nil, t.Spec != from.Spec:
 		return false
-	case t.staying(), t.Excused != "", t.lost, t.away, t.environment():
+	case t.holding(), t.Excused != "", t.lost, t.environment():
 		return true
 	}
 	own := s.own(st)

@@ -64,7 +64,6 @@ func (s *step) observe(t swarm.Task) *task {
 	}
 	node, ok := s.nodes[t.Node]
 	seen.lost = !ok || node.State == swarm.NodeDown && s.refuge
-	seen.away = ok && !seen.lost && node.Availability == swarm.NodeDrained
 	return seen
 }
 
@@ -142,6 +141,7 @@ func (s *step) seat(sv *service, tasks []*task) {
 			seats[key] = &seat{service: sv, slot: key.Slot, node: key.Node}
 		}
 		seats[key].tasks = append(seats[key].tasks, t)
+		t.seat, t.unwelcome = seats[key], s.unwelcome(sv, t)
 	}
 	for _, st := range seats {
 		slices.SortFunc(st.tasks, byAge)
@@ -154,6 +154,7 @@ func (s *step) seat(sv *service, tasks []*task) {
 		s.seatSlots(sv, seats)
 	}
 	sv.extra = slices.SortedFunc(maps.Values(seats), bySeat)
+	sv.moves = sv.moving()
 }
 
 func bySeat(a, b *seat) int {
@@ -184,9 +185,8 @@ func (s *step) seatNodes(sv *service, seats map[swarm.Seat]*seat) {
 	}
 }
 
-// seatSlots takes from seats as many as there must be replicas: those that
-// hold what is wanted, then those that run, then the lowest slots; what is
-// missing gets the lowest free numbers.
+// seatSlots takes from seats as many as there must be replicas, by the order of
+// shrink; what is missing gets the lowest free numbers.
 func (s *step) seatSlots(sv *service, seats map[swarm.Seat]*seat) {
 	replicas := sv.want.Replicas
 	if scale, ok := s.view.Record.Scale[sv.name]; ok {
@@ -200,10 +200,9 @@ func (s *step) seatSlots(sv *service, seats map[swarm.Seat]*seat) {
 			taken = append(taken, st)
 		}
 	}
-	slices.SortFunc(taken, func(a, b *seat) int {
-		return cmp.Or(cmp.Compare(s.rank(sv, a), s.rank(sv, b)), bySeat(a, b))
-	})
-	taken = taken[:min(len(taken), replicas)]
+	if len(taken) > replicas {
+		taken = s.shrink(sv, taken)[:replicas]
+	}
 
 	used := make(map[int]bool)
 	for _, st := range taken {
@@ -227,20 +226,4 @@ func (s *step) slot(sv *service, seats map[swarm.Seat]*seat, slot int) *seat {
 		return st
 	}
 	return &seat{service: sv, slot: slot}
-}
-
-// rank is low for seats that a smaller service keeps. While a rollout runs,
-// a seat that is being replaced is not given up for one that is not.
-func (s *step) rank(sv *service, st *seat) int {
-	goal := sv.goal()
-	goal.anywhere = true
-	switch {
-	case !s.rollout.Phase.Ended() && s.keeper(st, goal) != nil:
-		return 0
-	case st.any(func(t *task) bool { return t.live() && t.Status.State.Running() }):
-		return 1
-	case st.any((*task).live):
-		return 2
-	}
-	return 3
 }

@@ -88,6 +88,16 @@ func set(t *testing.T, service *swarm.Service, key, value string) error {
 		service.RollbackGroup = value
 	case "reversible":
 		service.Reversible = value == "true"
+	case "spread":
+		service.Spread = append(service.Spread, value)
+	case "max_per_node":
+		service.MaxPerNode = atoi(t, value)
+	case "host_port":
+		service.Task.HostPorts = []swarm.Port{{Published: uint16(atoi(t, value)), Host: true}}
+	case "volume":
+		service.Task.Mounts = []swarm.Mount{{Kind: swarm.MountVolume, Source: value, Target: "/data"}}
+	case "rebalance":
+		service.Rebalance = value == "auto"
 	case "constraint":
 		service.Constraints = append(service.Constraints, value)
 	case "depends":

@@ -28,14 +28,18 @@ func (s *step) tend(st *seat, g target, fresh bool) {
 }
 
 // keeper returns the task of the seat that is, or is on the way to, what the
-// target asks for; nil if there is none.
+// target asks for; nil if there is none. Of two equal ones it is the one that
+// is healthy, or, where the seat moves, the one that it moves to.
 func (s *step) keeper(st *seat, g target) *task {
 	if g.def == nil {
 		return nil
 	}
 	var best *task
 	for _, t := range st.tasks {
-		if t.staying() && s.fits(t, g) && (best == nil || t.healthy() || !best.healthy()) {
+		if !t.staying() || !s.fits(t, g) {
+			continue
+		}
+		if best == nil || t.healthy() || !best.healthy() || t.Replaces == best.ID && t.Node != "" {
 			best = t
 		}
 	}
@@ -58,7 +62,7 @@ func (s *step) fits(t *task, g target) bool {
 // task is drained and stopped, it runs. Start-first: it runs, it is healthy,
 // the old task is drained and stopped.
 func (s *step) exchange(st *seat, g target, keeper *task) {
-	first := s.order(st, g) == swarm.StartFirst
+	first := s.startsFirst(st, g)
 	newer := false
 	for _, t := range st.tasks {
 		if t == keeper {
@@ -69,8 +73,12 @@ func (s *step) exchange(st *seat, g target, keeper *task) {
 			continue
 		}
 		switch {
-		case !t.staying(), newer: // it goes already, or its turn was taken back
+		case !t.holding(), newer: // it goes already, or its turn was taken back
 			s.push(t, swarm.DesiredStop)
+		case s.moves(t, g):
+			if s.mayGo(st, t, keeper, first) {
+				s.moveOff(t, keeper)
+			}
 		case s.useless(st, t), keeper.healthy(), !first && s.ready(keeper), s.belongs(st, g):
 			if t.Status.State.Running() {
 				s.touch()
@@ -114,7 +122,7 @@ func (s *step) raise(st *seat, keeper *task, first bool) {
 	}
 
 	for _, t := range st.tasks {
-		if t == keeper || first && t.staying() || !t.live() {
+		if t == keeper || first && t.holding() || !t.live() {
 			continue
 		}
 		if !s.overdue(st, t) {
@@ -169,25 +177,28 @@ func (s *step) push(t *task, last swarm.Desired) {
 
 func (s *step) pushAll(st *seat) {
 	for _, t := range st.tasks {
-		s.push(t, swarm.DesiredStop)
+		s.evict(t)
 	}
 }
 
-// pushGoers moves on the tasks that already go.
+// pushGoers moves on the tasks that already go, and those that their nodes may
+// not keep.
 func (s *step) pushGoers(st *seat) {
 	for _, t := range st.tasks {
 		if !t.staying() {
-			s.push(t, swarm.DesiredStop)
+			s.evict(t)
 		}
 	}
 }
 
 // cancel takes back what was begun on top of a task that serves.
 func (s *step) cancel(st *seat, g target) {
-	s.pushGoers(st)
 	var serving *task
 	for _, t := range st.tasks {
 		if !t.staying() {
+			if !s.waitsForSuccessor(t) {
+				s.evict(t)
+			}
 			continue
 		}
 		if serving != nil && s.useless(st, t) {

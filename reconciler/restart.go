@@ -19,6 +19,9 @@ func (s *step) fill(st *seat, g target, fresh bool) {
 	if node := s.nodes[st.node]; st.node != "" && (node == nil || !takes(node)) {
 		return
 	}
+	if s.waitsForTurn(st, g) {
+		return
+	}
 	last := s.lastOf(st, g)
 	if last == nil || last.asked() {
 		if fresh || last != nil || s.successorDue(st) {
@@ -29,7 +32,7 @@ func (s *step) fill(st *seat, g target, fresh bool) {
 
 	state := last.Status
 	switch {
-	case last.Excused != "":
+	case last.Excused != "", last.lost:
 		s.create(st, g, time.Time{})
 	case last.environment():
 		at := state.Since.Add(backoff(st, last))
@@ -53,7 +56,7 @@ func (s *step) fill(st *seat, g target, fresh bool) {
 // there, or left because of its node.
 func (s *step) successorDue(st *seat) bool {
 	last := st.newest(func(t *task) bool { return !t.staying() })
-	return last != nil && (last.asked() || last.Excused != "")
+	return last != nil && (last.asked() || last.Excused != "" || last.unwelcome != "")
 }
 
 // restarts reports whether restart_policy gives the seat a successor for a
@@ -139,9 +142,10 @@ func (s *step) forgetSeat(sv *service, st *seat) {
 	first := slices.IndexFunc(st.tasks, func(t *task) bool { return s.failed(sv, st, t) })
 	seen := 0
 	for i, t := range slices.Backward(st.tasks) {
+		gone := t.lost && s.nodes[t.Node] == nil && t.succeeded() // nobody will ever say how it ended
 		switch {
 		case t.live():
-		case t.Desired == swarm.DesiredRemove:
+		case t.Desired == swarm.DesiredRemove, gone:
 			s.drop(t)
 		case seen < limit:
 			seen++

@@ -13,6 +13,9 @@ import (
 // what the rollout brought has proved itself; zero if it brought nothing.
 func (s *step) done(st *seat) (bool, time.Time) {
 	sv, goal := st.service, st.service.goal()
+	if mover := s.mover(st, goal); mover != nil { // its place is wrong, and nothing else
+		return s.proven(sv, mover)
+	}
 	keeper := s.keeper(st, goal)
 	for _, t := range st.tasks {
 		if t != keeper && t.live() && !s.overdue(st, t) {

@@ -157,6 +157,12 @@ func (s *story) do(t *testing.T, verb, rest string) {
 		c.settle()
 	case "full":
 		c.full = true
+	case "others": // tasks of other stacks on a node
+		node, number, _ := strings.Cut(rest, "=")
+		c.others[swarm.NodeID(node)] = atoi(t, number)
+	case "rebalance":
+		c.record.Rebalance = true
+		s.changed()
 	case "image":
 		c.acts = append(c.acts, parseAct(t, rest))
 	case "kill":
@@ -191,6 +197,10 @@ func (s *story) node(t *testing.T, rest string) {
 	case "label":
 		key, value, _ := strings.Cut(words[2], "=")
 		c.nodes[id].Labels = map[string]string{key: value}
+	case "tight", "roomy":
+		c.tight[id] = word == "tight"
+	case "unlabel":
+		c.nodes[id].Labels = nil
 	case "active", "paused", "drained":
 		c.nodes[id].Availability = swarm.Availability(word)
 	case "ready", "down", "unknown":
@@ -248,34 +258,4 @@ func atoi(t *testing.T, text string) int {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// watchRules returns a check that no seat ever has two running tasks, but
-// where one of its services starts the new one first.
-func watchRules() func(*cluster) {
-	states := map[swarm.TaskID]swarm.TaskState{}
-	return func(c *cluster) {
-		running := map[string]int{}
-		first := map[string]bool{}
-		for id, t := range c.tasks {
-			if t.Status.State < states[id] {
-				c.broke("%s went from %s back to %s", c.names[id], states[id], t.Status.State)
-			}
-			states[id] = t.Status.State
-			seat := seatName(*t)
-			patient := t.Desired >= swarm.DesiredStop && c.now.Sub(t.DesiredAt) >= stopPatience
-			if t.Status.State.Running() && !c.unreachable(t) && !patient && t.Excused != "node lost" {
-				running[seat]++
-			}
-			for _, stack := range c.contents {
-				service, _ := stack.Service(t.Service.Name())
-				first[seat] = first[seat] || service.Update.Order == swarm.StartFirst || service.Rollback.Order == swarm.StartFirst
-			}
-		}
-		for seat, n := range running {
-			if n > 1 && !first[seat] {
-				c.broke("%s has %d running tasks", seat, n)
-			}
-		}
-	}
 }

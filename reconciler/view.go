@@ -22,6 +22,10 @@ type View struct {
 	Nodes     []swarm.Node // all of the cluster's: a task on any other is lost
 	Obstacles []string     // why the accepted content cannot work now; looked at while nothing was touched
 	Chance    uint64       // seeds the ids of new tasks
+
+	// Load is how many tasks of all stacks stay on each node; nil where nobody
+	// counted. Only a rebalance looks at it.
+	Load map[swarm.NodeID]int
 }
 
 const (
@@ -39,24 +43,29 @@ const (
 // task is a swarm.Task and what its node's state makes of it.
 type task struct {
 	swarm.Task
-	lost bool // its node is down, or no longer of the cluster: nothing of it can be waited for
-	away bool // its node is being drained
+	seat      *seat
+	lost      bool   // its node is down, or no longer of the cluster: nothing of it can be waited for
+	unwelcome string // why its node may not keep it, or empty
 }
 
 // live reports whether the task holds, or will hold, a container that the
 // cluster can reach.
 func (t *task) live() bool { return t.Status.State.Live() && !t.lost }
 
-// staying reports whether the task is live and nobody wants it to go.
-func (t *task) staying() bool {
-	return t.live() && t.Desired <= swarm.DesiredRun && !t.away && t.Excused == ""
+// holding reports whether the task is live and was not asked to go, welcome on
+// its node or not.
+func (t *task) holding() bool {
+	return t.live() && t.Desired <= swarm.DesiredRun && t.Excused == ""
 }
+
+// staying reports whether the task is live and nobody wants it to go.
+func (t *task) staying() bool { return t.holding() && t.unwelcome == "" }
 
 // healthy reports whether the task serves.
 func (t *task) healthy() bool { return t.live() && t.Status.State == swarm.TaskHealthy }
 
 // asked reports whether the task goes because the reconciler asked it to.
-func (t *task) asked() bool { return t.Desired > swarm.DesiredRun && t.Excused == "" && !t.away }
+func (t *task) asked() bool { return t.Desired > swarm.DesiredRun && t.Excused == "" }
 
 // began reports whether the task was asked to run, whatever came of it.
 func (t *task) began() bool {
@@ -132,6 +141,7 @@ type service struct {
 	seats      []*seat        // that must be filled
 	kept       []*seat        // of nodes that take nothing new now: left as they are
 	extra      []*seat        // that must go
+	moves      int            // seats that are on their way to another node, see evict.go
 }
 
 // all returns every seat.
