@@ -29,7 +29,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 	}
 	touched, err := apply(m.db.Load(), entry.Index, c)
 	m.reach(entry.Index)
-	m.hub.touch(touched)
+	m.hub.touch(entry.Index, touched)
 	if err != nil {
 		return err
 	}
@@ -52,14 +52,15 @@ func (m *machine) Restore(from io.ReadCloser) error {
 		return err
 	}
 	m.hold(db)
-	m.hub.touch(marks{everything: true})
 	return nil
 }
 
 // hold makes db the state.
 func (m *machine) hold(db *memdb.MemDB) {
 	m.db.Store(db)
-	m.reach(newView(db).Index())
+	index := newView(db).Index()
+	m.reach(index)
+	m.hub.touch(index, marks{everything: true})
 }
 
 // stateSnapshot is the state at one index, on its way to a file.

@@ -14,6 +14,7 @@ type Touched struct {
 	Stacks     []swarm.StackName // sorted; those that are gone are among them
 	Nodes      []swarm.NodeID    // sorted
 	Sources    []swarm.SourceID  // sorted
+	Index      uint64            // every change up to it was told, now or before; a View may be ahead of it for a moment
 }
 
 // Empty reports whether nothing was touched.
@@ -27,6 +28,7 @@ type marks struct {
 	stacks     map[swarm.StackName]bool
 	nodes      map[swarm.NodeID]bool
 	sources    map[swarm.SourceID]bool
+	index      uint64 // of the command that was applied last
 }
 
 func newMarks() marks {
@@ -51,6 +53,7 @@ func (m *marks) empty() bool {
 
 func (m *marks) add(other marks) {
 	m.everything = m.everything || other.everything
+	m.index = max(m.index, other.index)
 	maps.Copy(m.stacks, other.stacks)
 	maps.Copy(m.nodes, other.nodes)
 	maps.Copy(m.sources, other.sources)
@@ -62,6 +65,7 @@ func (m *marks) touched() Touched {
 		Stacks:     slices.Sorted(maps.Keys(m.stacks)),
 		Nodes:      slices.Sorted(maps.Keys(m.nodes)),
 		Sources:    slices.Sorted(maps.Keys(m.sources)),
+		Index:      m.index,
 	}
 }
 
@@ -82,10 +86,11 @@ func (s *Subscription) Take() (Touched, <-chan struct{}) {
 	defer s.mu.Unlock()
 
 	if s.since.empty() {
-		return Touched{}, s.change
+		return Touched{Index: s.since.index}, s.change
 	}
 	touched := s.since.touched()
 	s.since = newMarks()
+	s.since.index = touched.Index
 	s.change = make(chan struct{})
 	return touched, s.change
 }
@@ -101,7 +106,7 @@ func (s *Subscription) touch(m marks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	if s.since.empty() {
+	if s.since.empty() && !m.empty() {
 		close(s.change)
 	}
 	s.since.add(m)
@@ -111,14 +116,14 @@ func (s *Subscription) touch(m marks) {
 type hub struct {
 	mu            sync.Mutex
 	subscriptions map[*Subscription]bool
+	index         uint64 // of the command that was applied last
 }
 
 func (h *hub) subscribe() *Subscription {
 	s := &Subscription{hub: h, since: newMarks(), change: make(chan struct{})}
-	s.touch(marks{everything: true})
-
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	s.touch(marks{everything: true, index: h.index})
 	if h.subscriptions == nil {
 		h.subscriptions = map[*Subscription]bool{}
 	}
@@ -126,12 +131,11 @@ func (h *hub) subscribe() *Subscription {
 	return s
 }
 
-func (h *hub) touch(m marks) {
-	if m.empty() {
-		return
-	}
+// touch tells of the command of that index, also where it changed nothing.
+func (h *hub) touch(index uint64, m marks) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.index, m.index = index, index
 	for s := range h.subscriptions {
 		s.touch(m)
 	}
