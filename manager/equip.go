@@ -38,10 +38,10 @@ func (m *Manager) equip(ctx context.Context, view *store.View, sight reconciler.
 	}
 	// What can't be allocated was an obstacle before the rollout began; by now
 	// the rest of the stack must go on without it.
-	networks, _ := m.allocateNetworks(view, sight.Record.Name, stacks, &decide)
-	endpoints, _ := allocateEndpoints(view, sight.Record.Name, reconciler.Target(serves), networks, &decide)
-	dropUnused(view, sight, stacks, &decide)
-	m.seat(view, sight, networks, endpoints, &decide)
+	_ = m.allocateNetworks(view, sight.Record.Name, stacks, &decide)
+	_ = m.allocateEndpoints(view, sight.Record.Name, reconciler.Target(serves), &decide)
+	m.dropUnused(view, sight, stacks, &decide)
+	m.seat(view, sight, &decide)
 	return decide, nil
 }
 
@@ -98,10 +98,8 @@ func stacksOf(sight reconciler.View) []*swarm.Stack {
 }
 
 // allocateNetworks gives the networks of the stack's contents what they lack,
-// and returns all networks of the cluster, and why some of the stack's have
-// not become what it wants.
-func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) (networks []swarm.AllocatedNetwork, problems []string) {
-	networks = view.Networks()
+// and returns why some have not become what the stack wants.
+func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) (problems []string) {
 	seen := make(map[swarm.NetworkID]bool)
 	for _, stack := range stacks {
 		for _, network := range stack.Networks {
@@ -110,63 +108,97 @@ func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stack
 				continue
 			}
 			seen[id] = true
-			given, err := allocator.Network(id, network, networks, m.config.Pool)
+			had, known := view.Network(id)
+			others := []swarm.AllocatedNetwork{had} // keeps what it has, whatever others have
+			if !known {
+				others = append(view.Networks(), decide.Networks...)
+			}
+			given, err := allocator.Network(id, network, others, m.config.Pool)
 			if err != nil {
 				problems = append(problems, err.Error())
-				continue
-			}
-			at := slices.IndexFunc(networks, func(n swarm.AllocatedNetwork) bool { return n.ID == id })
-			switch {
-			case at < 0:
-				networks = append(networks, given)
-				decide.Networks = append(decide.Networks, given)
-			case networks[at] != given:
-				networks[at] = given
+			} else if given != had {
 				decide.Networks = append(decide.Networks, given)
 			}
 		}
 	}
-	return networks, problems
+	return problems
 }
 
 // allocateEndpoints gives each service of the target its virtual addresses and
-// published ports, and returns all endpoints of the cluster, and why some of
-// the stack's have not become what it wants.
-func allocateEndpoints(view *store.View, name swarm.StackName, target *swarm.Stack, networks []swarm.AllocatedNetwork, decide *store.Decide) (endpoints []swarm.Endpoint, problems []string) {
-	endpoints = view.Endpoints()
-	book := sync.OnceValue(func() *allocator.Book { return allocator.NewBook(networks, endpoints, view.AllTasks()) }) // most need none
+// published ports, and returns why some have not become what the stack wants.
+func (m *Manager) allocateEndpoints(view *store.View, name swarm.StackName, target *swarm.Stack, decide *store.Decide) (problems []string) {
+	book := sync.OnceValue(func() *allocator.Book { return m.bookFor(view, name, []*swarm.Stack{target}, *decide) }) // most need none
 	for _, service := range target.Services {
 		id := swarm.NewServiceID(name, service.Name)
-		at := slices.IndexFunc(endpoints, func(e swarm.Endpoint) bool { return e.Service == id })
-		var had swarm.Endpoint
-		if at >= 0 {
-			had = endpoints[at]
-		}
-		given, err := endpointFor(id, service, had, endpoints, book)
+		had, known := view.Endpoint(id)
+		others := func() []swarm.Endpoint { return overlaid(view.Endpoints(), decide.Endpoints) }
+		given, err := endpointFor(id, service, had, others, book)
 		if err != nil {
 			problems = append(problems, err.Error())
-			continue
+		} else if !known || fmt.Sprint(had) != fmt.Sprint(given) {
+			decide.Endpoints = append(decide.Endpoints, given)
 		}
-		switch {
-		case at < 0:
-			endpoints = append(endpoints, given)
-		case fmt.Sprint(had) == fmt.Sprint(given):
-			continue
-		default:
-			endpoints[at] = given
-		}
-		decide.Endpoints = append(decide.Endpoints, given)
 	}
-	return endpoints, problems
+	return problems
 }
 
-func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, all []swarm.Endpoint, book func() *allocator.Book) (swarm.Endpoint, error) {
-	given := swarm.Endpoint{Service: id, Mode: service.Endpoint}
-	ports, err := allocator.Publish(id, service.Ports, had.Ports, holders(all, id))
-	if err != nil {
-		return given, err
+// overlaid is endpoints as they are once some have changed.
+func overlaid(endpoints, changed []swarm.Endpoint) []swarm.Endpoint {
+	var all []swarm.Endpoint
+	for _, endpoint := range endpoints {
+		if !slices.ContainsFunc(changed, func(e swarm.Endpoint) bool { return e.Service == endpoint.Service }) {
+			all = append(all, endpoint)
+		}
 	}
-	given.Ports = ports
+	return append(all, changed...)
+}
+
+// bookFor knows which addresses are taken on the networks that the stack's
+// services attach to, once the decision has its networks and endpoints.
+func (m *Manager) bookFor(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide store.Decide) *allocator.Book {
+	ids := attached(name, stacks)
+	var networks []swarm.AllocatedNetwork
+	for _, id := range ids {
+		at := slices.IndexFunc(decide.Networks, func(n swarm.AllocatedNetwork) bool { return n.ID == id })
+		if at >= 0 {
+			networks = append(networks, decide.Networks[at])
+		} else if network, known := view.Network(id); known {
+			networks = append(networks, network)
+		}
+	}
+	var endpoints []swarm.Endpoint
+	var tasks []swarm.Task
+	for _, stack := range m.picture.stacksOn(ids) {
+		endpoints = append(endpoints, view.EndpointsOf(stack)...)
+		tasks = append(tasks, view.Tasks(stack)...)
+	}
+	return allocator.NewBook(networks, overlaid(endpoints, decide.Endpoints), tasks)
+}
+
+// attached returns, by id, the networks that the services of a stack's
+// contents attach to.
+func attached(name swarm.StackName, stacks []*swarm.Stack) []swarm.NetworkID {
+	var ids []swarm.NetworkID
+	for _, stack := range stacks {
+		for _, service := range stack.Services {
+			for _, attachment := range service.Task.Networks {
+				ids = append(ids, swarm.NewNetworkID(name, attachment.Network))
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func endpointFor(id swarm.ServiceID, service swarm.Service, had swarm.Endpoint, all func() []swarm.Endpoint, book func() *allocator.Book) (swarm.Endpoint, error) {
+	given := swarm.Endpoint{Service: id, Mode: service.Endpoint}
+	if len(service.Ports) > 0 {
+		ports, err := allocator.Publish(id, service.Ports, had.Ports, holders(all(), id))
+		if err != nil {
+			return given, err
+		}
+		given.Ports = ports
+	}
 	if service.Endpoint == swarm.DNSRR {
 		return given, nil
 	}
@@ -202,7 +234,7 @@ func holders(endpoints []swarm.Endpoint, but swarm.ServiceID) []allocator.Holder
 
 // dropUnused lets go of networks and endpoints that neither a revision nor a
 // task of the stack names any more.
-func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, decide *store.Decide) {
+func (m *Manager) dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, decide *store.Decide) {
 	name := sight.Record.Name
 	networks, services := make(map[swarm.NetworkID]bool), make(map[swarm.ServiceID]bool)
 	for _, stack := range stacks {
@@ -220,7 +252,7 @@ func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, 
 		}
 	}
 	for _, network := range view.NetworksOf(name) {
-		if !networks[network.ID] && !reached(view, network.ID) {
+		if !networks[network.ID] && !m.reached(view, network.ID) {
 			decide.DropNetworks = append(decide.DropNetworks, network.ID)
 		}
 	}
@@ -232,41 +264,43 @@ func dropUnused(view *store.View, sight reconciler.View, stacks []*swarm.Stack, 
 }
 
 // reached reports whether a live task of any stack has an address on a network.
-func reached(view *store.View, id swarm.NetworkID) bool {
-	return slices.ContainsFunc(view.AllTasks(), func(task swarm.Task) bool {
-		return task.Status.State.Live() && slices.ContainsFunc(task.Addresses, func(a swarm.Address) bool { return a.Network == id })
-	})
+func (m *Manager) reached(view *store.View, id swarm.NetworkID) bool {
+	for _, stack := range m.picture.stacksOn([]swarm.NetworkID{id}) {
+		for _, task := range view.Tasks(stack) {
+			if task.Status.State.Live() && slices.ContainsFunc(task.Addresses, func(a swarm.Address) bool { return a.Network == id }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // seat gives a node and addresses to the decision's new tasks, and to those
 // that an earlier decision could not seat.
-func (m *Manager) seat(view *store.View, sight reconciler.View, networks []swarm.AllocatedNetwork, endpoints []swarm.Endpoint, decide *store.Decide) {
-	var homeless []swarm.Task
+func (m *Manager) seat(view *store.View, sight reconciler.View, decide *store.Decide) {
+	asked := slices.Clone(decide.Decision.Create)
 	for _, task := range sight.Tasks {
 		if isHomeless(task) {
-			homeless = append(homeless, task)
+			asked = append(asked, task)
 		}
 	}
-	if len(decide.Decision.Create) == 0 && len(homeless) == 0 {
+	if len(asked) == 0 {
 		return
 	}
 
-	book := allocator.NewBook(networks, endpoints, view.AllTasks())
-	asked := append(slices.Clone(decide.Decision.Create), homeless...)
+	book := m.bookFor(view, sight.Record.Name, stacksOf(sight), *decide)
 	wanted := make([]scheduler.Wanted, 0, len(asked))
 	for _, task := range asked {
 		wanted = append(wanted, wantedOf(view, sight, task))
 	}
-	placements := scheduler.Place(wanted, m.clusterOf(view, leaving(sight, decide.Decision)))
-
-	for i, placement := range placements {
+	for i, placement := range m.picture.place(wanted, leaving(sight, decide.Decision)) {
 		seated := asked[i]
 		furnish(&seated, placement, sight, book)
 		if i < len(decide.Decision.Create) {
 			decide.Decision.Create[i] = seated
 		} else if seated.Node != "" || seated.Status.Message != asked[i].Status.Message {
 			decide.Decision.Desire = append(decide.Decision.Desire, swarm.Desire{
-				Task: seated.ID, Desired: seated.Desired, Node: seated.Node, Addresses: seated.Addresses, Message: seated.Status.Message,
+				Task: seated.ID, Desired: seated.Desired, Node: seated.Node, Addresses: seated.Addresses, Message: seated.Status.Message, Claims: seated.Claims,
 			})
 		}
 		if seated.Node != "" {
@@ -285,7 +319,12 @@ func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.V
 	task.Status.Message = ""
 	task.Status.State = swarm.TaskAssigned
 	service, found := serviceOf(sight, *task)
-	if !found || len(task.Addresses) > 0 {
+	if !found {
+		return
+	}
+	task.Claims = &swarm.Claims{Resources: service.Reservations, Ports: service.Task.HostPorts}
+	task.Claims.Resources.Generic = placement.Generic
+	if len(task.Addresses) > 0 {
 		return
 	}
 	var networks []swarm.NetworkID
@@ -295,7 +334,7 @@ func furnish(task *swarm.Task, placement scheduler.Placement, sight reconciler.V
 	addresses, err := book.Take(networks)
 	if err != nil {
 		if !service.Mode.PerNode() {
-			task.Node = ""
+			task.Node, task.Claims = "", nil
 		}
 		refuseSeat(task, err.Error())
 		return
@@ -334,10 +373,11 @@ func volumesOf(view *store.View, sight reconciler.View, task swarm.Task) []swarm
 	}
 	var volumes []swarm.KeptVolume
 	for _, id := range namedVolumes(task.Service.Stack(), service) {
-		at := slices.IndexFunc(view.Volumes(), func(v swarm.KeptVolume) bool { return v.ID == id && v.Node == task.Node })
+		there := view.VolumesOf(swarm.ServiceID(id).Stack())
+		at := slices.IndexFunc(there, func(v swarm.KeptVolume) bool { return v.ID == id && v.Node == task.Node })
 		if at < 0 {
 			volumes = append(volumes, swarm.KeptVolume{ID: id, Node: task.Node, Created: task.Created})
-		} else if kept := view.Volumes()[at]; !kept.Orphan.IsZero() {
+		} else if kept := there[at]; !kept.Orphan.IsZero() {
 			kept.Orphan = swarm.KeptVolume{}.Orphan
 			volumes = append(volumes, kept)
 		}

@@ -36,6 +36,8 @@ var (
 // Config is what a Manager is made of.
 type Config struct {
 	Node     swarm.NodeID     // required
+	Address  string           // where other managers reach this one, host:port; empty where it is alone
+	Founding *swarm.Cluster   // optional: a cluster that begins here, for a log that does not know it yet
 	Store    *store.Store     // required
 	Blobs    *blobs.Blobs     // required
 	Registry *registry.Client // required
@@ -55,6 +57,7 @@ type Manager struct {
 	syncer   *gitsync.Syncer
 	rules    *policy.Rules
 	contents *lru.Cache[swarm.Digest, *swarm.Stack]
+	picture  *picture
 	loader   compose.Loader
 	log      *slog.Logger
 
@@ -84,12 +87,14 @@ func New(config Config) (*Manager, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{
+	m := &Manager{
 		config: config, store: config.Store, blobs: config.Blobs, registry: config.Registry,
 		syncer: config.Syncer, rules: rules, contents: contents, loader: compose.Loader{Limits: config.Limits}, log: config.Log,
 		answers: make(chan gitsync.Report), orders: make(chan swarm.SourceID, 1),
 		watches: make(map[swarm.SourceID]*watch), waiters: make(map[swarm.SourceID][]waiter),
-	}, nil
+	}
+	m.picture = newPicture(config.Store, m.claimsOf)
+	return m, nil
 }
 
 // A term is the time during which this manager leads.

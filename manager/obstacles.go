@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gitswarm/gitswarm/manager/scheduler"
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -26,12 +27,11 @@ func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
 	}
 
 	trial := store.Decide{}
-	networks, problems := m.allocateNetworks(view, sight.Record.Name, []*swarm.Stack{sight.Accepted}, &trial)
-	found = append(found, problems...)
+	problems := m.allocateNetworks(view, sight.Record.Name, []*swarm.Stack{sight.Accepted}, &trial)
 	if len(problems) == 0 {
-		_, problems = allocateEndpoints(view, sight.Record.Name, reconciler.Target(sight), networks, &trial)
-		found = append(found, problems...)
+		problems = m.allocateEndpoints(view, sight.Record.Name, reconciler.Target(sight), &trial)
 	}
+	found = append(found, problems...)
 	found = append(found, busyPorts(view, sight)...)
 	found = append(found, missingVolumes(view, sight)...)
 	return append(found, m.unplaced(view, sight)...)
@@ -57,9 +57,10 @@ func rollingStacks(view *store.View, but swarm.StackName) int {
 // on.
 func busyPorts(view *store.View, sight reconciler.View) []string {
 	var found []string
+	nodes := sync.OnceValue(view.Nodes) // most publish none
 	for _, service := range sight.Accepted.Services {
 		for _, port := range service.Ports {
-			for _, node := range view.Nodes() {
+			for _, node := range nodes() {
 				if port.Published != 0 && slices.ContainsFunc(node.Description.BusyPorts, func(busy swarm.Port) bool {
 					return busy.Published == port.Published && orTCP(busy.Protocol) == orTCP(port.Protocol)
 				}) {
@@ -75,15 +76,11 @@ func busyPorts(view *store.View, sight reconciler.View) []string {
 // missingVolumes names the volumes of other stacks that services mount and
 // that are not there.
 func missingVolumes(view *store.View, sight reconciler.View) []string {
-	there := make(map[swarm.VolumeID]bool)
-	for _, volume := range view.Volumes() {
-		there[volume.ID] = there[volume.ID] || volume.Dropped.IsZero()
-	}
 	own := string(sight.Record.Name) + "/"
 	var found []string
 	for _, service := range sight.Accepted.Services {
 		for _, id := range namedVolumes(sight.Record.Name, service) {
-			if !there[id] && !strings.HasPrefix(string(id), own) {
+			if kept, _ := volumesNamed(view, id); len(kept) == 0 && !strings.HasPrefix(string(id), own) {
 				found = append(found, fmt.Sprintf("mount volume %s in %s: no stack has it; see `gitswarm volume ls`", id, service.Name))
 			}
 		}
@@ -102,7 +99,7 @@ func orTCP(p swarm.Protocol) swarm.Protocol {
 // with the tasks that they replace out of the way.
 func (m *Manager) unplaced(view *store.View, sight reconciler.View) []string {
 	wanted, gone, _ := m.wantedSteps(view, sight, reconciler.Diff(sight))
-	for _, placement := range scheduler.Place(wanted, m.clusterOf(view, gone)) {
+	for _, placement := range m.picture.place(wanted, gone) {
 		if placement.Node == "" {
 			return []string{placement.Why} // the first says enough
 		}
@@ -132,51 +129,10 @@ func (m *Manager) wantedSteps(view *store.View, sight reconciler.View, plan swar
 		if service.Mode.PerNode() {
 			task.Node = step.Node
 		}
-		wanted = append(wanted, wantedBy(view, service, task))
+		wanted = append(wanted, wantedBy(view, sight, service, task))
 		steps = append(steps, i)
 	}
 	return wanted, gone, steps
-}
-
-// wantedOf is a task as the scheduler sees it.
-func wantedOf(view *store.View, sight reconciler.View, task swarm.Task) scheduler.Wanted {
-	service, _ := serviceOf(sight, task)
-	return wantedBy(view, service, task)
-}
-
-func wantedBy(view *store.View, service swarm.Service, task swarm.Task) scheduler.Wanted {
-	w := scheduler.Wanted{
-		Task: task.ID, Service: task.Service, Slot: task.Slot, Node: task.Node,
-		Reservations: service.Reservations, Constraints: service.Constraints,
-		HostPorts: service.Task.HostPorts, Platforms: service.Image.Platforms,
-	}
-	volumes := namedVolumes(task.Service.Stack(), service)
-	for _, kept := range view.Volumes() {
-		switch {
-		case !slices.Contains(volumes, kept.ID):
-		case kept.Dropped.IsZero():
-			w.Volumes = append(w.Volumes, kept)
-		default:
-			w.Dropped = append(w.Dropped, kept)
-		}
-	}
-	return w
-}
-
-// clusterOf is what there is to place on, without the tasks that are gone.
-func (m *Manager) clusterOf(view *store.View, gone map[swarm.TaskID]bool) scheduler.Cluster {
-	cluster := scheduler.Cluster{Nodes: view.Nodes()}
-	for _, task := range view.AllTasks() {
-		if task.Node == "" || gone[task.ID] || !task.Status.State.Live() {
-			continue
-		}
-		occupant := scheduler.Occupant{Task: task.ID, Service: task.Service, Node: task.Node}
-		if service, found := m.serviceOfTask(view, task); found {
-			occupant.Reservations, occupant.HostPorts = service.Reservations, service.Task.HostPorts
-		}
-		cluster.Occupants = append(cluster.Occupants, occupant)
-	}
-	return cluster
 }
 
 // leaving lists the tasks that make room for a decision's new tasks before

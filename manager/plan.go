@@ -9,7 +9,6 @@ import (
 
 	"github.com/gitswarm/gitswarm/gitsync"
 	"github.com/gitswarm/gitswarm/manager/api"
-	"github.com/gitswarm/gitswarm/manager/scheduler"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/reconciler"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -153,7 +152,7 @@ func (m *Manager) planStack(ctx context.Context, view *store.View, c *candidate)
 // placeSteps writes into each step the node that the scheduler gives it.
 func (m *Manager) placeSteps(view *store.View, sight reconciler.View, plan *api.StackPlan) {
 	wanted, gone, steps := m.wantedSteps(view, sight, plan.Plan)
-	for i, placement := range scheduler.Place(wanted, m.clusterOf(view, gone)) {
+	for i, placement := range m.picture.place(wanted, gone) {
 		if placement.Node == "" && plan.Problem == nil {
 			plan.Problem = &swarm.Problem{Kind: swarm.ProblemWaiting, Text: placement.Why}
 		}

@@ -81,8 +81,8 @@ func (m *Manager) unnamed(ctx context.Context, view *store.View, id swarm.Volume
 
 // userOf names a live task that mounts the volume, or "".
 func userOf(m *Manager, view *store.View, volume swarm.KeptVolume) swarm.TaskID {
-	for _, task := range view.AllTasks() {
-		if task.Node != volume.Node || !task.Status.State.Live() {
+	for _, task := range view.TasksOn(volume.Node) {
+		if !task.Status.State.Live() {
 			continue
 		}
 		service, found := m.serviceOfTask(view, task)

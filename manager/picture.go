@@ -1,0 +1,173 @@
+package manager
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gitswarm/gitswarm/manager/scheduler"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// picture is what placing and addressing need to know of the whole cluster. It
+// is brought up to date with what Apply touched since it was looked at last,
+// so its cost grows with what changed. A new leader finds everything touched
+// and makes it anew.
+type picture struct {
+	store   *store.Store
+	touched *store.Subscription
+	claims  func(*store.View, swarm.Task) *swarm.Claims // of a task that does not say what it holds
+
+	mu      sync.Mutex
+	cluster *scheduler.Cluster
+	placed  map[swarm.StackName][]swarm.TaskID           // tasks in cluster
+	on      map[swarm.NetworkID]map[swarm.StackName]bool // stacks with addresses there
+	uses    map[swarm.StackName]map[swarm.NetworkID]bool // the same, by stack
+}
+
+func newPicture(s *store.Store, claims func(*store.View, swarm.Task) *swarm.Claims) *picture {
+	return &picture{store: s, touched: s.Subscribe(), claims: claims}
+}
+
+// place asks the scheduler, as if the tasks that leave had gone.
+func (p *picture) place(wanted []scheduler.Wanted, leaving map[swarm.TaskID]bool) []scheduler.Placement {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.catchUp()
+	return p.cluster.Place(wanted, slices.Sorted(maps.Keys(leaving)))
+}
+
+// stacksOn returns, by name, the stacks that have addresses on any of the
+// networks.
+func (p *picture) stacksOn(networks []swarm.NetworkID) []swarm.StackName {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.catchUp()
+	names := make(map[swarm.StackName]bool)
+	for _, id := range networks {
+		maps.Copy(names, p.on[id])
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// load returns how many tasks each node has.
+func (p *picture) load() map[swarm.NodeID]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.catchUp()
+	return p.cluster.Load()
+}
+
+// catchUp takes in what was touched since the last time.
+func (p *picture) catchUp() {
+	news, _ := p.touched.Take()
+	if news.Empty() {
+		return
+	}
+	view := p.store.View()
+	if news.Everything {
+		p.begin(view)
+		return
+	}
+	for _, id := range news.Nodes {
+		if node, there := view.Node(id); there {
+			p.cluster.PutNode(node)
+		} else {
+			p.cluster.DropNode(id)
+		}
+	}
+	for _, stack := range news.Stacks {
+		p.look(view, stack)
+	}
+}
+
+// begin makes the picture anew.
+func (p *picture) begin(view *store.View) {
+	p.cluster = new(scheduler.Cluster)
+	p.placed = make(map[swarm.StackName][]swarm.TaskID)
+	p.on = make(map[swarm.NetworkID]map[swarm.StackName]bool)
+	p.uses = make(map[swarm.StackName]map[swarm.NetworkID]bool)
+	for _, node := range view.Nodes() {
+		p.cluster.PutNode(node)
+	}
+	for _, record := range view.Stacks() {
+		p.look(view, record.Name)
+	}
+}
+
+// look takes in one stack as it is now.
+func (p *picture) look(view *store.View, stack swarm.StackName) {
+	var placed []swarm.TaskID
+	uses := make(map[swarm.NetworkID]bool)
+	for _, task := range view.Tasks(stack) {
+		noteNetworks(uses, task.Addresses)
+		if holds(task) {
+			p.cluster.Put(p.occupant(view, task))
+			placed = append(placed, task.ID)
+		}
+	}
+	for _, endpoint := range view.EndpointsOf(stack) {
+		noteNetworks(uses, endpoint.VIPs)
+	}
+
+	for _, id := range p.placed[stack] {
+		if task, there := view.Task(id); !there || !holds(task) { // else it may be another stack's by now
+			p.cluster.Drop(id)
+		}
+	}
+	p.placed[stack] = placed
+	if len(placed) == 0 {
+		delete(p.placed, stack)
+	}
+	p.reach(stack, uses)
+}
+
+// reach notes on which networks a stack has addresses.
+func (p *picture) reach(stack swarm.StackName, uses map[swarm.NetworkID]bool) {
+	for id := range p.uses[stack] {
+		if delete(p.on[id], stack); len(p.on[id]) == 0 {
+			delete(p.on, id)
+		}
+	}
+	for id := range uses {
+		if p.on[id] == nil {
+			p.on[id] = make(map[swarm.StackName]bool)
+		}
+		p.on[id][stack] = true
+	}
+	p.uses[stack] = uses
+	if len(uses) == 0 {
+		delete(p.uses, stack)
+	}
+}
+
+func noteNetworks(networks map[swarm.NetworkID]bool, addresses []swarm.Address) {
+	for _, address := range addresses {
+		networks[address.Network] = true
+	}
+}
+
+// holds reports whether a task holds anything of a node.
+func holds(task swarm.Task) bool { return task.Node != "" && task.Status.State.Live() }
+
+func (p *picture) occupant(view *store.View, task swarm.Task) scheduler.Occupant {
+	claims := task.Claims
+	if claims == nil {
+		claims = p.claims(view, task)
+	}
+	return scheduler.Occupant{Task: task.ID, Service: task.Service, Node: task.Node, Claims: claims}
+}
+
+// claimsOf reads what a task holds from the content that it is of: builds
+// before Task.Claims wrote it nowhere else.
+func (m *Manager) claimsOf(view *store.View, task swarm.Task) *swarm.Claims {
+	service, found := m.serviceOfTask(view, task)
+	if !found {
+		return nil
+	}
+	return &swarm.Claims{Resources: service.Reservations, Ports: service.Task.HostPorts}
+}
