@@ -54,7 +54,7 @@ func load(cfg Config, from io.Reader, now time.Time) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	view := restart(db, cfg.Node, now)
+	view := afresh(db, cfg.Node, now)
 	if err := begin(cfg, view); err != nil {
 		return Imported{}, err
 	}
@@ -62,9 +62,9 @@ func load(cfg Config, from io.Reader, now time.Time) (Imported, error) {
 	return Imported{Index: view.Index(), Cluster: cluster}, nil
 }
 
-// restart makes a state one that a manager goes on from alone, whatever its
+// afresh makes a state one that a manager goes on from alone, whatever its
 // cluster did after it was written.
-func restart(db *memdb.MemDB, node swarm.NodeID, now time.Time) *View {
+func afresh(db *memdb.MemDB, node swarm.NodeID, now time.Time) *View {
 	txn := db.Txn(true)
 	old, _ := get[meta](txn, tableMeta, tableMeta)
 	ch := &change{txn: txn, meta: old, index: beyond(old.Index, now), now: old.Now}
