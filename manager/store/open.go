@@ -154,7 +154,7 @@ func recoverState(m *machine, log *sealedLog, snaps *snapshots) error {
 	if err := verifyLog(log, taken); err != nil {
 		return fmt.Errorf("%w: restore the directory from a backup", err)
 	}
-	return nil
+	return dropOutrun(log, taken)
 }
 
 // verifyLog reads every entry. The log must begin no later than right after

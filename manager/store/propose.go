@@ -28,6 +28,9 @@ func (s *Store) Propose(ctx context.Context, c Command) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("propose: %w", err)
 	}
+	if c, err = s.fitting(c); err != nil {
+		return 0, fmt.Errorf("propose %s: %w", name, err)
+	}
 	entry, err := encodeEntry(c)
 	if err != nil {
 		return 0, fmt.Errorf("propose %s: %w", name, err)

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+	"github.com/hashicorp/raft"
+)
+
+// Recover makes a closed store that of the only manager, for when the majority
+// of a cluster is lost for good. What was in its log counts as accepted, also
+// what had not been agreed yet. The index goes far ahead, as with Import, and
+// the other managers' nodes are workers from then on; if one of them comes back
+// with its old store, neither takes part in the other's cluster.
+func Recover(cfg Config, now time.Time) error {
+	if err := recoverAlone(cfg, now); err != nil {
+		return fmt.Errorf("recover store %s: %w", cfg.Dir, err)
+	}
+	return nil
+}
+
+func recoverAlone(cfg Config, now time.Time) (err error) {
+	if cfg.Dir == "" || cfg.Node == "" || cfg.Keyring == nil {
+		return errors.New("Dir, Node and Keyring are required")
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Dir, formatFile)); err != nil {
+		return fmt.Errorf("there is no store to recover: %w", err)
+	}
+	locked, err := lock(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer locked.Close()
+	if err := checkFormat(cfg.Dir); err != nil {
+		return err
+	}
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, newLatch())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.close()) }()
+
+	m := &machine{latch: log.latch}
+	snaps := &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}
+	if err := recoverState(m, log, snaps); err != nil {
+		return err
+	}
+	db := m.db.Load()
+	if err := replay(db, log); err != nil {
+		return err
+	}
+	return goOnAlone(cfg, afresh(db, cfg.Node, now), log, snaps)
+}
+
+// replay applies what the log holds beyond the state.
+func replay(db *memdb.MemDB, log *sealedLog) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	for index := max(first, newView(db).Index()+1); index <= log.last && log.last > 0; index++ {
+		var entry raft.Log
+		if err := log.GetLog(index, &entry); err != nil {
+			return err
+		}
+		if entry.Type != raft.LogCommand {
+			continue
+		}
+		c, err := decodeEntry(entry.Data)
+		if err != nil {
+			return fmt.Errorf("read log entry %d: %w", index, err)
+		}
+		_, _ = apply(db, index, c) // what it refuses was refused before
+	}
+	return nil
+}
+
+// goOnAlone puts a state in the place of all that a folder holds. Cut off at
+// any moment, the folder is either as it was or recovered.
+func goOnAlone(cfg Config, view *View, log *sealedLog, snaps *snapshots) error {
+	term, err := log.GetUint64([]byte(termKey))
+	if err != nil {
+		return fmt.Errorf("read the term: %w", err)
+	}
+	if _, err := newIncarnation(cfg.Dir); err != nil {
+		return err
+	}
+	sink, err := snaps.Create(raft.SnapshotVersionMax, view.Index(), term, alone(cfg.Node, raft.ServerAddress(cfg.Node)), 1, nil)
+	if err != nil {
+		return err
+	}
+	if err := writeState(sink, view.txn); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	return dropOutrun(log, view.Index())
+}
+
+// dropOutrun empties a log that ends before the snapshot does: nothing could
+// be appended to it. Such a log is left by a crash after a snapshot came in.
+func dropOutrun(log *sealedLog, snapshot uint64) error {
+	if log.last == 0 || log.last >= snapshot {
+		return nil
+	}
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	return log.DeleteRange(first, log.last)
+}
