@@ -20,6 +20,9 @@ func (m *Manager) lead(ctx context.Context) error {
 	if err := m.propose(ctx, store.Command{Lead: &store.Lead{Node: m.config.Node, Cluster: newClusterID()}}); err != nil {
 		return err
 	}
+	if err := m.found(ctx); err != nil {
+		return err
+	}
 	if err := m.grant(ctx); err != nil {
 		return err
 	}
@@ -29,6 +32,7 @@ func (m *Manager) lead(ctx context.Context) error {
 	group.Go(func() error { return m.followCommits(ctx) })
 	group.Go(func() error { return m.followStacks(ctx) })
 	group.Go(func() error { return m.keepHouse(ctx) })
+	group.Go(func() error { return m.keepMembers(ctx) })
 	return group.Wait()
 }
 
