@@ -184,6 +184,8 @@ func (c *conversion) own(service *swarm.Service, from types.ServiceConfig) {
 		service.Deadline = deadline
 	}
 	service.RollbackGroup = own.text("rollback_group")
+	ofStack := c.extension("x-gitswarm", c.model.Extensions).text("rebalance")
+	service.Rebalance = cmp.Or(own.text("rebalance"), ofStack) == "auto"
 	switch text := own.text("reversible"); text {
 	case "", "false":
 	case "true":

@@ -3,7 +3,6 @@ package compose
 import (
 	"cmp"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +27,7 @@ func (c *conversion) deploy(service *swarm.Service, from types.ServiceConfig) {
 
 	c.replicaCount(service, from, deploy)
 	c.constraints(service, from.Name, append(platform(from.Platform), deploy.Placement.Constraints...))
+	c.spread(service, from, deploy.Placement)
 	c.restart(service, from, deploy.RestartPolicy)
 	service.Update = c.policy(from.Name, "deploy.update_config", deploy.UpdateConfig, swarm.FailureRollback)
 	service.Rollback = c.policy(from.Name, "deploy.rollback_config", deploy.RollbackConfig, swarm.FailurePause)
@@ -63,24 +63,37 @@ func (c *conversion) replicaCount(service *swarm.Service, from types.ServiceConf
 	}
 }
 
-// constraintForm is KEY==VALUE or KEY!=VALUE.
-var constraintForm = regexp.MustCompile(`^\s*([\w.\-/]+)\s*(==|!=)\s*(.*?)\s*$`)
-
 func (c *conversion) constraints(service *swarm.Service, name string, from []string) {
 	for _, text := range from {
-		match := constraintForm.FindStringSubmatch(text)
-		if match == nil {
-			c.refuseKey(name, "deploy.placement.constraints", "%q is not KEY == VALUE or KEY != VALUE", text)
+		constraint, err := swarm.ParseConstraint(text)
+		if err != nil {
+			c.refuseKey(name, "deploy.placement.constraints", "%v", err)
 			continue
 		}
-		if !constraintKey(match[1]) {
-			c.refuseKey(name, "deploy.placement.constraints", "%q never holds: %s is none of node.id, node.hostname, node.ip, node.role, node.platform.os, node.platform.arch, node.labels.NAME, engine.labels.NAME", text, match[1])
-			continue
-		}
-		service.Constraints = append(service.Constraints, match[1]+match[2]+match[3])
+		service.Constraints = append(service.Constraints, constraint.String())
 	}
 	slices.Sort(service.Constraints)
 	service.Constraints = slices.Compact(service.Constraints)
+}
+
+// spread fills in the placement preferences, and how many replicas a node may
+// have.
+func (c *conversion) spread(service *swarm.Service, from types.ServiceConfig, placement types.Placement) {
+	for _, preference := range placement.Preferences {
+		label, ok := strings.CutPrefix(preference.Spread, "node.labels.")
+		if !ok {
+			label, ok = strings.CutPrefix(preference.Spread, "engine.labels.")
+		}
+		if !ok || label == "" {
+			c.refuseKey(from.Name, "deploy.placement.preferences", "%q is no label; write spread: node.labels.NAME or engine.labels.NAME", preference.Spread)
+			continue
+		}
+		service.Spread = append(service.Spread, preference.Spread)
+	}
+	service.MaxPerNode = c.count(from.Name, "deploy.placement.max_replicas_per_node", placement.MaxReplicas)
+	if service.Mode.PerNode() && service.MaxPerNode > 0 {
+		c.refuseKey(from.Name, "deploy.placement.max_replicas_per_node", "it has no meaning in mode %s, which runs one task on each node; remove one of the two", service.Mode)
+	}
 }
 
 // platform says OS/ARCH[/VARIANT] as constraints.
@@ -97,19 +110,6 @@ func platform(text string) []string {
 	}
 	arch, _, _ = strings.Cut(arch, "/")
 	return []string{"node.platform.os==" + system, "node.platform.arch==" + arch}
-}
-
-func constraintKey(key string) bool {
-	switch key {
-	case "node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch":
-		return true
-	}
-	for _, prefix := range []string{"node.labels.", "engine.labels."} {
-		if strings.HasPrefix(key, prefix) && len(key) > len(prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // restart is deploy.restart_policy, else what restart: says, else any.
@@ -213,7 +213,29 @@ func (c *conversion) resources(service *swarm.Service, from types.ServiceConfig)
 	service.Reservations = swarm.Resources{
 		NanoCPUs: c.nanoCPUs(from.Name, "deploy.resources.reservations.cpus", reservations.NanoCPUs.Value()),
 		Memory:   c.amount(from.Name, "deploy.resources.reservations.memory", cmp.Or(int64(reservations.MemoryBytes), int64(from.MemReservation))),
+		Generic:  c.generic(from.Name, reservations.GenericResources),
 	}
+}
+
+// generic reads what is reserved of resources that nodes name themselves.
+func (c *conversion) generic(service string, from []types.GenericResource) []swarm.GenericResource {
+	const key = "deploy.resources.reservations.generic_resources"
+	var reserved []swarm.GenericResource
+	for _, resource := range from {
+		spec := resource.DiscreteResourceSpec
+		switch {
+		case spec == nil || spec.Kind == "":
+			c.refuseKey(service, key, "a kind is missing; write discrete_resource_spec: {kind: gpu, value: 1}")
+		case spec.Value < 1:
+			c.refuseKey(service, key, "%d of %s can't be reserved; write 1 or more", spec.Value, spec.Kind)
+		case slices.ContainsFunc(reserved, func(r swarm.GenericResource) bool { return r.Kind == spec.Kind }):
+			c.refuseKey(service, key, "%s is reserved twice; write the sum once", spec.Kind)
+		default:
+			reserved = append(reserved, swarm.GenericResource{Kind: spec.Kind, Count: spec.Value})
+		}
+	}
+	slices.SortFunc(reserved, func(a, b swarm.GenericResource) int { return cmp.Compare(a.Kind, b.Kind) })
+	return reserved
 }
 
 func (c *conversion) nanoCPUs(service, key string, cpus float32) int64 {

@@ -54,6 +54,9 @@ func topKeys() []KeyClass {
 		honoured("secrets.*", ""),
 		honoured("x-gitswarm", "gitswarm's own keys of a stack"),
 		honoured("x-gitswarm.was", "the stack's former name; one that owns volumes keeps its name"),
+		honoured("x-gitswarm.rebalance", "of services that say nothing of it themselves").of("auto"),
+		honoured("x-gitswarm.rebalance", "").of("never"),
+		refused("x-gitswarm.rebalance", "is unknown; write auto or never"),
 		refused("models.**", "models are not run; run the model as a service"),
 		refused("jobs.**", "is not in this release; write a service with deploy.mode: replicated-job"),
 	}
