@@ -22,6 +22,10 @@ type fileConfig struct {
 	RegistryConfig string       `yaml:"registry_config"`
 	AddressPool    []string     `yaml:"address_pool"`
 	LogLevel       string       `yaml:"log_level"`
+	Listen         string       `yaml:"listen"`
+	Advertise      string       `yaml:"advertise"`
+	DataPath       string       `yaml:"data_path"`
+	APIListen      string       `yaml:"api_listen"`
 	Allow          []allowEntry `yaml:"allow"`
 }
 

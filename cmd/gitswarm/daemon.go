@@ -20,6 +20,10 @@ type daemonConfig struct {
 	RegistryConfig string         // docker-style config.json; empty means none
 	AddressPool    []netip.Prefix // that networks get their subnets from; empty means the allocator's own
 	Allow          []swarm.Grant  // what stacks may do although policy refuses it
+	Listen         string         // host:port of the managers' port, where this machine is one; empty means every address
+	Advertise      string         // host:port that other nodes dial; empty means this machine's routed address
+	DataPath       string         // address that containers' traffic is sent to; empty means Advertise's
+	APIListen      string         // host:port of the users' API; empty means none
 	Log            *slog.Logger
 }
 
@@ -28,6 +32,7 @@ func (c daemonConfig) socket() string { return filepath.Join(c.RunDir, "gitswarm
 
 type daemonFlags struct {
 	dataDir, runDir, config, containerd, registry, level string
+	listen, advertise, dataPath, apiListen               string
 	pools                                                []string
 }
 
@@ -58,6 +63,10 @@ func (a *app) daemonCommand() *cobra.Command {
 	f.StringVar(&flags.containerd, "containerd", "", "socket of the host's own containerd (one is embedded)")
 	f.StringVar(&flags.registry, "registry-config", "", "docker-style config.json with registry credentials")
 	f.StringSliceVar(&flags.pools, "address-pool", nil, "addresses that networks get their subnets from, CIDR")
+	f.StringVar(&flags.listen, "listen", "", "host:port for other machines, where this one is a manager (0.0.0.0:2377 unless set)")
+	f.StringVar(&flags.advertise, "advertise", "", "host[:port] that other machines dial (the address of the default route unless set)")
+	f.StringVar(&flags.dataPath, "data-path", "", "address for containers' traffic between machines (--advertise's unless set)")
+	f.StringVar(&flags.apiListen, "api-listen", "", "host:port of the API for users with tokens, as in 0.0.0.0:2380 (off unless set)")
 	f.StringVar(&flags.level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -82,6 +91,8 @@ func (f daemonFlags) read(cmd *cobra.Command) (daemonConfig, error) {
 	config := daemonConfig{
 		DataDir: pick("data-dir", f.dataDir, file.DataDir), RunDir: pick("run-dir", f.runDir, file.RunDir),
 		Containerd: pick("containerd", f.containerd, file.Containerd), RegistryConfig: pick("registry-config", f.registry, file.RegistryConfig),
+		Listen: pick("listen", f.listen, file.Listen), Advertise: pick("advertise", f.advertise, file.Advertise),
+		DataPath: pick("data-path", f.dataPath, file.DataPath), APIListen: pick("api-listen", f.apiListen, file.APIListen),
 		Allow: file.grants(),
 	}
 	var level slog.Level
