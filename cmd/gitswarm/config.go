@@ -27,6 +27,9 @@ type fileConfig struct {
 	DataPath       string       `yaml:"data_path"`
 	APIListen      string       `yaml:"api_listen"`
 	Allow          []allowEntry `yaml:"allow"`
+
+	Labels    map[string]string `yaml:"labels"`    // of the machine: engine.labels
+	Resources map[string]string `yaml:"resources"` // gpu: 2, or the pieces' names: gpu: GPU-1,GPU-2
 }
 
 // allowEntry lets a stack do what policy refuses.

@@ -24,6 +24,7 @@ type daemonConfig struct {
 	Advertise      string         // host:port that other nodes dial; empty means this machine's routed address
 	DataPath       string         // address that containers' traffic is sent to; empty means Advertise's
 	APIListen      string         // host:port of the users' API; empty means none
+	Offer          offer          // labels and generic resources of the machine
 	Log            *slog.Logger
 }
 
@@ -33,7 +34,7 @@ func (c daemonConfig) socket() string { return filepath.Join(c.RunDir, "gitswarm
 type daemonFlags struct {
 	dataDir, runDir, config, containerd, registry, level string
 	listen, advertise, dataPath, apiListen               string
-	pools                                                []string
+	pools, labels, resources                             []string
 }
 
 const defaultConfigFile = "/etc/gitswarm/gitswarm.yaml"
@@ -67,6 +68,8 @@ func (a *app) daemonCommand() *cobra.Command {
 	f.StringVar(&flags.advertise, "advertise", "", "host[:port] that other machines dial (the address of the default route unless set)")
 	f.StringVar(&flags.dataPath, "data-path", "", "address for containers' traffic between machines (--advertise's unless set)")
 	f.StringVar(&flags.apiListen, "api-listen", "", "host:port of the API for users with tokens, as in 0.0.0.0:2380 (off unless set)")
+	f.StringArrayVar(&flags.labels, "label", nil, "label of this machine, NAME=VALUE: engine.labels.NAME in placement constraints")
+	f.StringArrayVar(&flags.resources, "resource", nil, "what this machine has and services may reserve, KIND=COUNT or KIND=NAME,NAME")
 	f.StringVar(&flags.level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -94,6 +97,9 @@ func (f daemonFlags) read(cmd *cobra.Command) (daemonConfig, error) {
 		Listen: pick("listen", f.listen, file.Listen), Advertise: pick("advertise", f.advertise, file.Advertise),
 		DataPath: pick("data-path", f.dataPath, file.DataPath), APIListen: pick("api-listen", f.apiListen, file.APIListen),
 		Allow: file.grants(),
+	}
+	if config.Offer, err = readOffer(file, f.labels, f.resources); err != nil {
+		return config, err
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(pick("log-level", f.level, file.LogLevel))); err != nil {

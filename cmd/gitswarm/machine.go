@@ -54,12 +54,12 @@ func (c daemonConfig) instance() string {
 }
 
 // describe says what this machine is and has.
-func describe(links *network.Network) swarm.NodeDescription {
+func describe(links *network.Network, offer offer) swarm.NodeDescription {
 	hostname, _ := os.Hostname() // empty is shown as such
 	busy, _ := links.Listening() // a machine that can't tell has none to refuse
 	return swarm.NodeDescription{
 		Hostname: hostname, OS: goruntime.GOOS, Arch: goruntime.GOARCH, Build: buildVersion().Build, BusyPorts: busy,
-		Resources: swarm.Resources{NanoCPUs: int64(goruntime.NumCPU()) * 1e9, Memory: totalMemory()},
+		Labels: offer.labels, Resources: swarm.Resources{NanoCPUs: int64(goruntime.NumCPU()) * 1e9, Memory: totalMemory(), Generic: offer.generic},
 	}
 }
 

@@ -149,7 +149,7 @@ func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig,
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", config.agentSocket())
 		},
-		Describe: func() swarm.NodeDescription { return describe(links) },
+		Describe: func() swarm.NodeDescription { return describe(links, config.Offer) },
 		Log:      config.Log,
 	})
 	group.Go(func() error {
