@@ -75,6 +75,8 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
+var errRemoved = errors.New("the node was removed from the cluster")
+
 // openPort serves a node's port on loopback; each protocol echoes.
 func openPort(t testing.TB, n *Node) (address string, port *Port, log *journal) {
 	t.Helper()
@@ -82,8 +84,15 @@ func openPort(t testing.TB, n *Node) (address string, port *Port, log *journal) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	log = serve(t, l, n, func(p *Port) { port = p })
+	return l.Addr().String(), port, log
+}
+
+func serve(t testing.TB, l net.Listener, n *Node, set func(*Port)) (log *journal) {
+	t.Helper()
 	log = &journal{}
-	port = Listen(l, func() *tls.Config { return n.Server(ProtocolRaft, ProtocolWire, ProtocolAPI) }, slog.New(slog.NewTextHandler(log, nil)))
+	port := Listen(l, func() *tls.Config { return n.Server(ProtocolRaft, ProtocolWire, ProtocolAPI) }, slog.New(slog.NewTextHandler(log, nil)))
+	set(port)
 	for _, name := range []string{ProtocolRaft, ProtocolWire, ProtocolAPI} {
 		go echo(port.For(name))
 	}
@@ -96,7 +105,7 @@ func openPort(t testing.TB, n *Node) (address string, port *Port, log *journal) 
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return l.Addr().String(), port, log
+	return log
 }
 
 func echo(l net.Listener) {

@@ -55,6 +55,8 @@ func (r *Refusals) Note(remote net.Addr, cause string) {
 	r.log.Warn("connection was refused", "cause", cause, "remote", remote.String(), "more", more)
 }
 
+const causeOther = "it offers no TLS 1.3, or no protocol of this port"
+
 // causeOf says in words of this program why a handshake ended.
 func causeOf(err error) string {
 	var (
@@ -90,5 +92,5 @@ func causeOf(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return "it broke the handshake off"
 	}
-	return "its handshake is not one of TLS 1.3"
+	return causeOther
 }

@@ -1,0 +1,263 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// dialFrom connects from an address of this machine's loopback, as if from
+// another machine.
+func dialFrom(t testing.TB, from, address string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := d.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// closed waits until the other side has ended the connection.
+func closed(t testing.TB, conn net.Conn) {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
+		t.Error("the connection stays open")
+	}
+}
+
+// greeting is the first flight of a good client, as bytes.
+func greeting(t testing.TB) []byte {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	go func() { _ = tls.Client(near, Unverified(ProtocolRaft)).HandshakeContext(t.Context()) }()
+	hello := make([]byte, 16<<10)
+	n, err := far.Read(hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hello[:n]
+}
+
+func TestRandomAndTruncatedStreamsCostLittleAndAreLoggedOnce(t *testing.T) {
+	a := newAuthority(t, "c1")
+	address, _, log := openPort(t, newNode(t, a, manager("m1")))
+	good := newNode(t, a, manager("m2"))
+	hello := greeting(t)
+	chance := rand.New(rand.NewPCG(1, 2))
+
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 300 {
+		conn := dialFrom(t, "127.0.0.2", address)
+		var stream []byte
+		switch i % 3 {
+		case 0: // noise
+			stream = make([]byte, 1+chance.IntN(4000))
+			for j := range stream {
+				stream[j] = byte(chance.Uint32())
+			}
+		case 1: // a good beginning
+			stream = hello[:1+chance.IntN(len(hello)-1)]
+		case 2: // one byte is wrong
+			stream = bytes.Clone(hello)
+			stream[chance.IntN(len(stream))] ^= byte(1 + chance.IntN(255))
+		}
+		_, _ = conn.Write(stream)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		closed(t, conn)
+		conn.Close()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4<<20 {
+		t.Errorf("the heap grew by %d KiB", grown>>10)
+	}
+
+	if n := strings.Count(log.String(), "\n"); n == 0 || n > 5 {
+		t.Errorf("300 bad streams make %d lines:\n%s", n, log)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(log.String()), "\n") {
+		cause, _, _ := strings.Cut(line[strings.Index(line, "cause="):], " remote=")
+		if strings.Count(log.String(), cause) != 1 || !strings.Contains(line, "remote=127.0.0.2:") {
+			t.Errorf("line %s", line)
+		}
+	}
+	if err := reach(t, address, good.Client(ProtocolRaft, swarm.RoleManager)); err != nil {
+		t.Errorf("a manager afterwards: %v", err)
+	}
+}
+
+func TestSilentConnectionsOfOneAddressHoldUpNoOther(t *testing.T) {
+	a := newAuthority(t, "c1")
+	address, port, log := openPort(t, newNode(t, a, manager("m1")))
+	for range maxOfSource {
+		dialFrom(t, "127.0.0.2", address)
+	}
+	waitFor(t, "all of them wait", func() bool { return len(port.waiting) >= maxOfSource })
+	closed(t, dialFrom(t, "127.0.0.2", address)) // one too many
+	logged(t, log, "its address has too many connections that wait")
+	if n := len(port.shaking); n > maxOfSourceNow {
+		t.Errorf("one address shakes hands %d times at once", n)
+	}
+
+	begun := time.Now()
+	if err := reach(t, address, newNode(t, a, worker("w1")).Client(ProtocolWire, swarm.RoleManager)); err != nil {
+		t.Errorf("a node of another address: %v", err)
+	}
+	if took := time.Since(begun); took >= handshakeTime {
+		t.Errorf("it waited %s", took)
+	}
+}
+
+func waitFor(t testing.TB, claim string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it never is so that %s", claim)
+		}
+	}
+}
+
+func TestALookWhetherThePortIsOpenIsNotLogged(t *testing.T) {
+	a := newAuthority(t, "c1")
+	address, port, log := openPort(t, newNode(t, a, manager("m1")))
+	dialFrom(t, "127.0.0.2", address).Close()
+	waitFor(t, "it was seen and forgotten", func() bool {
+		port.mu.Lock()
+		defer port.mu.Unlock()
+		return len(port.sources) == 0
+	})
+	if err := reach(t, address, newNode(t, a, worker("w1")).Client(ProtocolWire, swarm.RoleManager)); err != nil {
+		t.Fatal(err)
+	}
+	if log.String() != "" {
+		t.Errorf("the log says %s", log)
+	}
+}
+
+// pipes is a listener whose connections are in memory, so that time is the
+// test's.
+type pipes struct {
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), ended: make(chan struct{})} }
+
+func (p *pipes) dial() net.Conn {
+	near, far := net.Pipe()
+	p.conns <- far
+	return near
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.ended) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
+
+// inBubble serves a port over pipes and ends it before the bubble does.
+func inBubble(t *testing.T, do func(t *testing.T, p *pipes, n *Node, log *journal)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, newAuthority(t, "c1"), manager("m1"))
+		p, log := newPipes(), &journal{}
+		port := Listen(p, func() *tls.Config { return n.Server(ProtocolRaft, ProtocolWire) }, slog.New(slog.NewTextHandler(log, nil)))
+		_ = port.For(ProtocolRaft) // nobody accepts
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- port.Serve(ctx) }()
+		do(t, p, n, log)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+}
+
+func TestAHandshakeThatDripsEndsAfterFiveSeconds(t *testing.T) {
+	hello := greeting(t)
+	inBubble(t, func(t *testing.T, p *pipes, _ *Node, log *journal) {
+		conn, begun := p.dial(), time.Now()
+		defer conn.Close()
+		for _, b := range hello {
+			if _, err := conn.Write([]byte{b}); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if lived := time.Since(begun); lived < handshakeTime || lived > handshakeTime+time.Second {
+			t.Errorf("it lived %s", lived)
+		}
+		synctest.Wait()
+		if !strings.Contains(log.String(), "its handshake took too long") {
+			t.Errorf("the log says %s", log)
+		}
+	})
+}
+
+func TestAConnectionThatNobodyTakesIsClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pipes, n *Node, log *journal) {
+		for protocol, name := range map[string]string{ProtocolRaft: "one whose server is busy", ProtocolWire: "one without a server"} {
+			conn := tls.Client(p.dial(), n.Client(protocol, swarm.RoleManager))
+			if err := conn.HandshakeContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s is served", name)
+			}
+		}
+		synctest.Wait()
+		if n := strings.Count(log.String(), errNobody.Error()); n != 1 {
+			t.Errorf("it is logged %d times: %s", n, log)
+		}
+	})
+}
+
+func TestACauseIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &journal{}
+		r := NewRefusals(slog.New(slog.NewTextHandler(log, nil)))
+		from := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}
+		for range 100 {
+			r.Note(from, "one")
+			r.Note(from, "two")
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("two causes make %d lines", n)
+		}
+		time.Sleep(logEvery)
+		r.Note(from, "one")
+		if !strings.Contains(log.String(), "cause=one remote=192.0.2.1:5 more=99") {
+			t.Errorf("the log says %s", log)
+		}
+	})
+}
