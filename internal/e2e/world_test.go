@@ -42,6 +42,10 @@ func runTests(m *testing.M) int {
 	} else {
 		code = m.Run()
 	}
+	if err := five.close(); err != nil {
+		fmt.Println(err)
+		code = 1
+	}
 	if err := shared.Close(); err != nil {
 		fmt.Println(err)
 		code = 1

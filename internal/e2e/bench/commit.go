@@ -52,11 +52,11 @@ func (s *stage) commits(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		seen.add(fromSeen)
-		moved.add(fromMoved)
+		seen.Add(fromSeen)
+		moved.Add(fromMoved)
 	}
-	s.row(fmt.Sprintf("one file in %d stacks: commit read → accepted", s.o.stacks), seen.text("ms"), "", "", "")
-	s.row(fmt.Sprintf("one file in %d stacks: branch moved → accepted", s.o.stacks), moved.text("ms"), "", "", "< 100 ms")
+	s.row(fmt.Sprintf("one file in %d stacks: commit read → accepted", s.o.stacks), seen.Text("ms"), "", "", "")
+	s.row(fmt.Sprintf("one file in %d stacks: branch moved → accepted", s.o.stacks), moved.Text("ms"), "", "", "< 100 ms")
 	if err := g.rested(ctx); err != nil {
 		return err
 	}

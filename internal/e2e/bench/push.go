@@ -25,7 +25,7 @@ func (g *side) pushing(name, compose string, took *samples, pushed chan<- error)
 	go func() {
 		err := g.repo.Send()
 		if took != nil {
-			took.add(time.Since(began))
+			took.Add(time.Since(began))
 		}
 		pushed <- err
 	}()

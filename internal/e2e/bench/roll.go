@@ -83,7 +83,7 @@ func (s *stage) rollOurs(ctx context.Context, g *side, tag string, ours *samples
 	if err != nil {
 		return err
 	}
-	ours.add(over.Sub(began))
+	ours.Add(over.Sub(began))
 	return <-pushed
 }
 
@@ -104,7 +104,7 @@ func (s *stage) rollTheirs(ctx context.Context, tag string, theirs *samples) err
 	if err != nil {
 		return err
 	}
-	theirs.add(over.Sub(began))
+	theirs.Add(over.Sub(began))
 	return errors.Join(<-rolled, s.direct.remove(ctx, old))
 }
 
@@ -134,7 +134,7 @@ func (s *stage) rollbacks(ctx context.Context) error {
 		return err
 	}
 	s.pair("a replica's death → the old one runs again", ours, theirs, "")
-	s.row("a replica's death → `status --wait` says rolled back", ended.text("ms"), "", "", "")
+	s.row("a replica's death → `status --wait` says rolled back", ended.Text("ms"), "", "", "")
 	return nil
 }
 
@@ -165,8 +165,8 @@ func (s *stage) fallOurs(ctx context.Context, g *side, bad string, ours, ended *
 	if exit != 2 {
 		return fmt.Errorf("gitswarm status --wait exited %d, want 2", exit)
 	}
-	ours.add(again.Sub(died))
-	ended.add(over.Sub(died))
+	ours.Add(again.Sub(died))
+	ended.Add(over.Sub(died))
 	return nil
 }
 
@@ -178,7 +178,7 @@ func (s *stage) fallTheirs(ctx context.Context, good, bad string, theirs *sample
 	if err != nil {
 		return err
 	}
-	theirs.add(again.Sub(died))
+	theirs.Add(again.Sub(died))
 	return <-fell
 }
 

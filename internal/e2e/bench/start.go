@@ -30,7 +30,7 @@ func (s *stage) starts(ctx context.Context) error {
 			}
 		}
 		s.pair(fmt.Sprintf("`git push` → %d running", n), ours, theirs, "≤ 1.3×")
-		s.row("of that, `git push` itself", pushes.text("ms"), "", "", "")
+		s.row("of that, `git push` itself", pushes.Text("ms"), "", "", "")
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func (s *stage) startOurs(ctx context.Context, g *side, n int, tag string, ours,
 	if err != nil {
 		return err
 	}
-	ours.add(over.Sub(began))
+	ours.Add(over.Sub(began))
 	if err := <-pushed; err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *stage) startTheirs(ctx context.Context, n int, tag string, theirs *samp
 	if err != nil {
 		return err
 	}
-	theirs.add(over.Sub(began))
+	theirs.Add(over.Sub(began))
 	if err := <-started; err != nil {
 		return err
 	}

@@ -174,60 +174,81 @@ func (b *box) within(what func() error) error {
 	return err
 }
 
-// A process runs in a box; nsenter, which brought it there, waits for it.
-type process struct {
+// Program is one that runs on a host; nsenter, which brought it there, waits
+// for it.
+type Program struct {
 	enter *exec.Cmd
-	pid   int // as this program sees it
+	pid   int           // as this program sees it
+	ended chan struct{} // closed once it has
 }
 
 // start starts a program in the box. Its output goes to out.
-func (b *box) start(out io.Writer, env []string, args ...string) (*process, error) {
-	p := &process{enter: b.command(args...)}
+func (b *box) start(out io.Writer, env []string, args ...string) (*Program, error) {
+	p := &Program{enter: b.command(args...), ended: make(chan struct{})}
 	p.enter.Env = append(p.enter.Env, env...)
 	p.enter.Stdout, p.enter.Stderr = out, out
 	if err := p.enter.Start(); err != nil {
 		return nil, fmt.Errorf("start %s in %s: %w", args[0], b.name, err)
 	}
+	go func() {
+		_ = p.enter.Wait() // how it ended is of no interest here
+		close(p.ended)
+	}()
 	children := fmt.Sprintf("/proc/%d/task/%d/children", p.enter.Process.Pid, p.enter.Process.Pid)
 	err := Poll(context.Background(), 10*time.Second, args[0]+" is started in "+b.name, func() bool {
-		text, err := os.ReadFile(children)
-		if err != nil {
-			return true // it has ended
-		}
+		text, _ := os.ReadFile(children) // it may have ended
 		p.pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
-		return p.pid != 0
+		return p.pid != 0 || p.over()
 	})
 	if err == nil && p.pid == 0 {
 		err = fmt.Errorf("start %s in %s: it ended at once", args[0], b.name)
 	}
 	if err != nil {
-		p.kill()
+		p.Kill()
 		return nil, err
 	}
 	return p, nil
 }
 
-// kill ends the process with SIGKILL and waits until it has gone.
-func (p *process) kill() {
-	if p.pid != 0 {
-		_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may have ended by itself
+// PID is the program's process, as this program sees it.
+func (p *Program) PID() int { return p.pid }
+
+// over reports whether the process has ended.
+func (p *Program) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Kill ends the process with SIGKILL and waits until it has gone.
+func (p *Program) Kill() {
+	if p.pid != 0 && !p.over() {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may end by itself at this moment
 		p.resume()                               // nsenter stops when its child does
 	}
-	_ = p.enter.Wait() // reports the signal that was just sent
+	<-p.ended
 }
 
 // stop asks the process to end, and waits until it has.
-func (p *process) stop(patience time.Duration) {
-	_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may have ended by itself
-	over := time.AfterFunc(patience, func() { _ = syscall.Kill(p.pid, syscall.SIGKILL) })
-	defer over.Stop()
-	_ = p.enter.Wait() // how it ended is of no interest here
+func (p *Program) stop(patience time.Duration) {
+	if p.over() {
+		return
+	}
+	_ = syscall.Kill(p.pid, syscall.SIGTERM) // it may end by itself at this moment
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		p.Kill()
+	}
 }
 
 // pause stops the process as SIGSTOP does; resume lets it go on.
-func (p *process) pause() error { return syscall.Kill(p.pid, syscall.SIGSTOP) }
+func (p *Program) pause() error { return syscall.Kill(p.pid, syscall.SIGSTOP) }
 
-func (p *process) resume() {
+func (p *Program) resume() {
 	_ = syscall.Kill(p.pid, syscall.SIGCONT)    // it may have ended
 	_ = p.enter.Process.Signal(syscall.SIGCONT) // it stops itself when its child is stopped
 }

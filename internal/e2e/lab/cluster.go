@@ -32,7 +32,7 @@ type Cluster struct {
 	lab      *Lab
 	dir      string
 	wires    *box // the bridge's
-	registry *process
+	registry *Program
 	pusher   http.RoundTripper
 	git      *http.Server
 	ca       string // file with the registry's authority
@@ -136,12 +136,6 @@ func (c *Cluster) PushApp(tag string, env ...string) error {
 	return push(c.lab.App, c.Registry, c.pusher, "app:"+tag, webServer(tag, env))
 }
 
-// Visitor is an HTTP client on the hosts' network. It opens a new connection
-// for each request, as a new visitor does.
-func (c *Cluster) Visitor(timeout time.Duration) *http.Client {
-	return &http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: c.wires.dial, DisableKeepAlives: true}}
-}
-
 // Containers maps each host to the first processes of its containers that run
 // the examples' web server, by what the kernel says.
 func (c *Cluster) Containers() (map[*Host][]Process, error) {
@@ -165,7 +159,7 @@ func (c *Cluster) Close() error {
 		h.close()
 	}
 	if c.registry != nil {
-		c.registry.kill()
+		c.registry.Kill()
 	}
 	if c.wires != nil {
 		c.wires.close()

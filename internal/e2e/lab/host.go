@@ -25,7 +25,7 @@ type Host struct {
 
 	cluster *Cluster
 	box     *box // nil while it has no power
-	daemon  *process
+	daemon  *Program
 	log     *os.File
 }
 
@@ -63,13 +63,13 @@ func (h *Host) close() {
 	}
 	h.box.close()
 	if h.daemon != nil {
-		h.daemon.kill()
+		h.daemon.Kill()
 	}
 	h.box, h.daemon = nil, nil
 }
 
-// On reports whether the host has power and a daemon.
-func (h *Host) On() bool { return h.daemon != nil }
+// On reports whether the host has power and its daemon runs.
+func (h *Host) On() bool { return h.daemon != nil && !h.daemon.over() }
 
 // Booted reports whether the host has power.
 func (h *Host) Booted() bool { return h.box != nil }
@@ -89,7 +89,7 @@ func (h *Host) PID() int { return h.daemon.pid }
 
 // Kill ends the daemon with SIGKILL; containers live on.
 func (h *Host) Kill() {
-	h.daemon.kill()
+	h.daemon.Kill()
 	h.daemon = nil
 }
 
@@ -122,7 +122,7 @@ func (h *Host) RunWith(ctx context.Context, input io.Reader, args ...string) (ou
 	cmd := exec.CommandContext(ctx, inside.Path, inside.Args[1:]...)
 	cmd.Env = append(inside.Env, "NO_COLOR=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, &both, &both
-	cmd.SysProcAttr = ownGroup()
+	cmd.SysProcAttr, cmd.WaitDelay = ownGroup(), time.Second // what nsenter started may outlive it
 	err := cmd.Run()
 	var ended *exec.ExitError
 	switch {
@@ -132,6 +132,57 @@ func (h *Host) RunWith(ctx context.Context, input io.Reader, args ...string) (ou
 		return err.Error(), -1
 	}
 	return both.String(), exit
+}
+
+// Spawn starts another program on the host. It logs to the file NAME.log
+// beside the host's own.
+func (h *Host) Spawn(name string, env []string, args ...string) (*Program, error) {
+	log, err := os.OpenFile(filepath.Join(h.Dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	return h.box.start(log, env, args...)
+}
+
+// Exec runs any program on the host to its end, and returns what it printed.
+func (h *Host) Exec(ctx context.Context, args ...string) (string, error) {
+	inside := h.box.command(args...)
+	cmd := exec.CommandContext(ctx, inside.Path, inside.Args[1:]...)
+	cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = inside.Env, ownGroup(), time.Second
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s on %s: %w: %s", strings.Join(args, " "), h.Name, err, bytes.TrimSpace(text))
+	}
+	return string(text), nil
+}
+
+// Running lists the processes that fit: by their executable, which is empty for
+// those of other hosts and of containers, and by their control groups.
+func (h *Host) Running(fits func(executable, groups string) bool) ([]int, error) {
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.box.pid()))
+	if err != nil {
+		return nil, fmt.Errorf("list processes of %s: %w", h.Name, err)
+	}
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, folder := range folders {
+		executable, err := os.Readlink(folder + "/exe")
+		if err != nil {
+			continue // it has ended
+		}
+		if its, _ := os.Readlink(folder + "/ns/pid"); its != space {
+			executable = "" // a container's, or another host's
+		}
+		groups, _ := os.ReadFile(folder + "/cgroup") // it may have ended
+		if pid, err := strconv.Atoi(filepath.Base(folder)); err == nil && fits(executable, string(groups)) {
+			found = append(found, pid)
+		}
+	}
+	return found, nil
 }
 
 // Containers lists the first processes of the host's containers that run the
