@@ -56,8 +56,12 @@ func FuzzReadState(f *testing.F) {
 	f.Add([]byte{stateFormat, 2, 0xa1, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		db, err := readState(bytes.NewReader(data))
+		size, checked := checkState(bytes.NewReader(data))
 		if err != nil {
 			return
+		}
+		if checked != nil || size != int64(len(data)) {
+			t.Fatalf("read, but not found whole: %d of %d bytes, %v", size, len(data), checked)
 		}
 		var first, second bytes.Buffer
 		if writeState(&first, db.Txn(false)) != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -116,7 +115,7 @@ func (s *snapshotSink) finish() error {
 	if err := s.file.Sync(); err != nil {
 		return err
 	}
-	if _, _, err := s.store.read(s.file.Name()); err != nil {
+	if _, err := s.store.check(s.file.Name()); err != nil {
 		return fmt.Errorf("read it back: %w", err)
 	}
 	if err := os.Rename(s.file.Name(), filepath.Join(s.store.dir, s.id+snapSuffix)); err != nil {
@@ -135,6 +134,18 @@ func (s *snapshots) read(path string) (*raft.SnapshotMeta, *memdb.MemDB, error) 
 	defer content.Close()
 	db, err := readState(content)
 	return meta, db, err
+}
+
+// check verifies a whole snapshot file, without room for its state in memory,
+// and returns its meta.
+func (s *snapshots) check(path string) (*raft.SnapshotMeta, error) {
+	meta, content, err := s.open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	meta.Size, err = checkState(content)
+	return meta, err
 }
 
 // open begins to read a snapshot file: its meta, without Size, and its state.
@@ -200,20 +211,19 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	return []*raft.SnapshotMeta{meta}, content.Close()
 }
 
-// Open implements raft.SnapshotStore. The state is read into memory, so that
-// not a byte of a damaged snapshot is given out.
+// Open implements raft.SnapshotStore. The file is read twice, so that not a
+// byte of a damaged snapshot is given out.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	meta, content, err := s.open(filepath.Join(s.dir, id+snapSuffix))
+	path := filepath.Join(s.dir, id+snapSuffix)
+	meta, err := s.check(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
 	}
-	defer content.Close()
-	clear, err := io.ReadAll(content)
+	_, content, err := s.open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
 	}
-	meta.Size = int64(len(clear))
-	return meta, io.NopCloser(bytes.NewReader(clear)), nil
+	return meta, content, nil
 }
 
 // names are the ids of all snapshots, newest first.

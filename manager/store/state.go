@@ -107,55 +107,132 @@ func readState(from io.Reader) (*memdb.MemDB, error) {
 	txn := db.Txn(true)
 	defer txn.Abort() // nothing, once it was committed
 
-	r := bufio.NewReaderSize(from, 256<<10)
-	if format, err := r.ReadByte(); err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	} else if format != stateFormat {
-		return nil, fmt.Errorf("read state: format %d: %w", format, errNewer)
+	r, err := newStateReader(from)
+	if err != nil {
+		return nil, err
 	}
-	for rows := uint64(0); ; rows++ {
-		last, err := readRow(r, txn, rows)
-		if err != nil {
-			return nil, fmt.Errorf("read state: row %d: %w", rows, err)
-		}
-		if last {
+	for {
+		one, err := r.next()
+		if errors.Is(err, io.EOF) {
 			break
 		}
-	}
-	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read state: there is more after its end: %w", err)
+		if err == nil {
+			err = one.put(txn)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read state: row %d: %w", r.rows, err)
+		}
 	}
 	txn.Commit()
 	return db, nil
 }
 
-// readRow reads one row into the state, and reports whether it was the last.
-func readRow(r *bufio.Reader, txn *memdb.Txn, before uint64) (bool, error) {
-	length, err := binary.ReadUvarint(r)
+// checkState reads what writeState wrote and keeps nothing of it. It returns
+// its size in bytes.
+func checkState(from io.Reader) (int64, error) {
+	counted := &counter{from: from}
+	r, err := newStateReader(counted)
 	if err != nil {
-		return false, err
+		return 0, err
+	}
+	for {
+		if err := r.frame(); err != nil {
+			return 0, fmt.Errorf("read state: row %d: %w", r.rows, err)
+		}
+		if _, err := r.from.Peek(1); errors.Is(err, io.EOF) {
+			break
+		}
+		r.rows++
+	}
+	if _, err := r.decoded(); !errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("read state: row %d is not the last: %w", r.rows, err)
+	}
+	return counted.bytes, nil
+}
+
+// counter counts the bytes that go through it.
+type counter struct {
+	from  io.Reader
+	bytes int64
+}
+
+// Read implements io.Reader.
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	c.bytes += int64(n)
+	return n, err
+}
+
+// stateReader reads rows.
+type stateReader struct {
+	from *bufio.Reader
+	rows uint64       // that were read before data
+	data bytes.Buffer // the row in its written form
+}
+
+func newStateReader(from io.Reader) (*stateReader, error) {
+	r := &stateReader{from: bufio.NewReaderSize(from, 256<<10)}
+	if format, err := r.from.ReadByte(); err != nil {
+		return nil, fmt.Errorf("read state: %w", whole(err))
+	} else if format != stateFormat {
+		return nil, fmt.Errorf("read state: format %d: %w", format, errNewer)
+	}
+	return r, nil
+}
+
+// next returns the next row, or io.EOF after the last one.
+func (r *stateReader) next() (row, error) {
+	if err := r.frame(); err != nil {
+		return row{}, err
+	}
+	one, err := r.decoded()
+	if err == nil {
+		r.rows++
+	}
+	return one, err
+}
+
+// frame reads one row as bytes. What they are, decoded says.
+func (r *stateReader) frame() error {
+	length, err := binary.ReadUvarint(r.from)
+	if err != nil {
+		return whole(err)
 	}
 	if length > 2*maxEntry { // a row holds no more than the commands that made it
-		return false, fmt.Errorf("it has %d bytes", length)
+		return fmt.Errorf("it has %d bytes", length)
 	}
-	var data bytes.Buffer // grows with what is there, whatever length says
-	if _, err := io.CopyN(&data, r, int64(length)); err != nil {
-		return false, err
-	}
+	r.data.Reset() // grows with what is there, whatever length says
+	_, err = io.CopyN(&r.data, r.from, int64(length))
+	return whole(err)
+}
+
+// decoded is the row that frame read. At the last one, which must say how many
+// came before it and have nothing behind it, the error is io.EOF.
+func (r *stateReader) decoded() (row, error) {
 	var one row
-	if err := codec.DecodeStrict(data.Bytes(), &one); err != nil {
-		return false, fmt.Errorf("%w (%w)", errNewer, err)
+	if err := codec.DecodeStrict(r.data.Bytes(), &one); err != nil {
+		return row{}, fmt.Errorf("%w (%w)", errNewer, err)
 	}
-	if (one.Meta != nil) != (before == 0) {
-		return false, errors.New("the first row, and no other, must be the state's own")
+	switch {
+	case (one.Meta != nil) != (r.rows == 0):
+		return row{}, errors.New("the first row, and no other, must be the state's own")
+	case one.Rows == nil:
+		return one, nil
+	case *one.Rows != r.rows:
+		return row{}, fmt.Errorf("%d rows were read, not %d", r.rows, *one.Rows)
 	}
-	if one.Rows != nil {
-		if *one.Rows != before {
-			return false, fmt.Errorf("%d rows were read, not %d", before, *one.Rows)
-		}
-		return true, nil
+	if _, err := r.from.ReadByte(); !errors.Is(err, io.EOF) {
+		return row{}, fmt.Errorf("there is more after its end: %w", whole(err))
 	}
-	return false, one.put(txn)
+	return one, io.EOF
+}
+
+// whole is the error where more was to come: the end is none.
+func whole(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func (r row) put(txn *memdb.Txn) error {
