@@ -21,6 +21,7 @@ import (
 	"github.com/gitswarm/gitswarm/gitsync/compose"
 	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager"
 	"github.com/gitswarm/gitswarm/manager/allocator"
 	"github.com/gitswarm/gitswarm/manager/api"
@@ -104,7 +105,7 @@ func startManager(ctx context.Context, group *errgroup.Group, config daemonConfi
 		return errors.Join(err, state.Close())
 	}
 
-	nodes := dispatcher.New(dispatcher.Config{Store: state, Blobs: kept, Log: config.Log})
+	nodes := dispatcher.New(dispatcher.Config{Local: node, Store: state, Blobs: kept, Log: config.Log})
 	view, changes := storeView(state)
 	control := api.New(api.Config{
 		View: view, Changes: changes, Blobs: kept, Explain: explainStore,
@@ -115,7 +116,8 @@ func startManager(ctx context.Context, group *errgroup.Group, config daemonConfi
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error { return failed(ctx, state) })
 	running.Go(func() error { return leader.Run(ctx) })
-	running.Go(func() error { return nodes.Serve(ctx, agents) })
+	running.Go(func() error { return nodes.Run(ctx) })
+	running.Go(func() error { return wire.Serve(ctx, agents, wire.Services{Agents: nodes}) })
 	running.Go(func() error { return control.Serve(ctx, listener) })
 	group.Go(func() error { return errors.Join(running.Wait(), state.Close()) })
 	return nil

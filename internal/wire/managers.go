@@ -47,7 +47,8 @@ const (
 	RefusedStale     Refusal = 1 // the decision was taken on an older record
 	RefusedNotFound  Refusal = 2 // what the command speaks of is not there
 	RefusedNotLeader Refusal = 3 // the manager asked does not lead, or not any more
-	RefusedOther     Refusal = 4 // the state refused it for the reason in words
+	RefusedLevel     Refusal = 4 // a voter's build does not know the command
+	RefusedOther     Refusal = 5 // the state refused it for the reason in words
 )
 
 // Beat is what a manager tells the leader of its agents' sessions: many signs

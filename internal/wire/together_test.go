@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/blobs"
 	"github.com/gitswarm/gitswarm/manager/dispatcher"
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -58,8 +61,15 @@ func (c *cluster) manage() (stop func()) {
 	if err != nil {
 		c.tb.Fatal(err)
 	}
-	c.serve = dispatcher.New(dispatcher.Config{Store: c.store, Blobs: c.blobs})
-	return c.run(func(ctx context.Context) error { return c.serve.Serve(ctx, listener) })
+	c.serve = dispatcher.New(dispatcher.Config{
+		Local: "m1", Store: c.store, Blobs: c.blobs, Plain: func(swarm.NodeID) bool { return true },
+	})
+	return c.run(func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return c.serve.Run(ctx) })
+		group.Go(func() error { return wire.Serve(ctx, listener, wire.Services{Agents: c.serve}) })
+		return group.Wait()
+	})
 }
 
 // work runs an agent until the returned function is called.

@@ -1,9 +1,11 @@
-// Package wire is what manager and agent say to each other: three gRPC calls
-// whose messages are the nouns of swarm in CBOR. An agent dials a manager and
-// keeps one Session open; Blob fetches content by digest; Attach carries a
-// stream (a log, a process, usage) that the manager asked for, so an agent
-// needs no open port. The package decides nothing, keeps no state of its own
-// and never retries: whoever holds the connection does.
+// Package wire is what managers and agents say to each other: gRPC calls whose
+// messages are the nouns of swarm in CBOR. An agent dials any manager and keeps
+// one Session open; Blob fetches content by digest; Attach carries a stream (a
+// log, a process, usage) that the manager asked for, so an agent needs no open
+// port. Managers forward to one another what only the leader may write, what it
+// must hear, and streams of each other's agents. The package decides nothing,
+// keeps no state of its own and never retries: whoever holds the connection
+// does.
 package wire
 
 import (
@@ -47,17 +49,22 @@ type Report struct {
 }
 
 // FromManager is one message of a manager in a session. Welcome is the first
-// and comes once.
+// and comes once; any message at all is a sign of life.
 type FromManager struct {
-	Welcome *Welcome `cbor:"1,keyasint,omitempty"`
-	Delta   *Delta   `cbor:"2,keyasint,omitempty"`
-	Open    *Open    `cbor:"3,keyasint,omitempty"`
+	Welcome  *Welcome `cbor:"1,keyasint,omitempty"`
+	Delta    *Delta   `cbor:"2,keyasint,omitempty"`
+	Open     *Open    `cbor:"3,keyasint,omitempty"`
+	Managers []string `cbor:"4,keyasint,omitempty"` // host:port of all of them; they differ from Welcome's
+	Renew    bool     `cbor:"5,keyasint,omitempty"` // the node's certificate is of another role, or of an authority that goes
 }
 
 // Welcome answers Hello.
 type Welcome struct {
 	Session   string        `cbor:"1,keyasint,omitempty"` // goes with each BlobRequest
 	Heartbeat time.Duration `cbor:"2,keyasint,omitempty"` // the agent says something at least this often
+	Cluster   string        `cbor:"3,keyasint,omitempty"` // its id
+	Managers  []string      `cbor:"4,keyasint,omitempty"` // host:port of all of them
+	Silence   time.Duration `cbor:"5,keyasint,omitempty"` // a manager that says nothing for so long is to be left; 0 means none is
 }
 
 // Open asks the agent to attach a stream: exactly one of Logs, Exec and Stats

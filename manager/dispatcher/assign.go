@@ -108,10 +108,14 @@ func newSheet(view cluster, stack swarm.StackName, facts func(swarm.Digest) Fact
 }
 
 func assigned(t swarm.Task) swarm.AssignedTask {
-	return swarm.AssignedTask{
+	a := swarm.AssignedTask{
 		ID: t.ID, Service: t.Service, Slot: t.Slot, Spec: t.Spec, Revision: t.Revision,
 		Desired: t.Desired, Job: t.Job, Addresses: t.Addresses,
 	}
+	if t.Claims != nil {
+		a.Generic = t.Claims.Resources.Generic
+	}
+	return a
 }
 
 func newService(e swarm.Endpoint) service {

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -18,8 +19,8 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// beat is the heartbeat of tests: a silent node is down after three.
-const beat = 100 * time.Millisecond
+// beat is the heartbeat of tests: a silent node is down after some three.
+const beat = 200 * time.Millisecond
 
 // manager is a dispatcher over a real store, real blobs and a unix socket.
 type manager struct {
@@ -60,13 +61,17 @@ func (m *manager) serve() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.dispatcher = New(Config{Store: m.store, Blobs: m.blobs, Heartbeat: beat, Log: slog.New(slog.DiscardHandler)})
+	m.dispatcher = New(Config{
+		Local: "m1", Store: m.store, Blobs: m.blobs, Heartbeat: beat, Log: slog.New(slog.DiscardHandler),
+		Plain: func(swarm.NodeID) bool { return true },
+	})
 	ctx, cancel := context.WithCancel(m.t.Context())
-	served := make(chan error, 1)
-	go func() { served <- m.dispatcher.Serve(ctx, listener) }()
+	served := make(chan error, 2)
+	go func() { served <- m.dispatcher.Run(ctx) }()
+	go func() { served <- wire.Serve(ctx, listener, wire.Services{Agents: m.dispatcher}) }()
 	m.t.Cleanup(func() {
 		cancel()
-		if err := <-served; err != nil {
+		if err := errors.Join(<-served, <-served); err != nil {
 			m.t.Error(err)
 		}
 	})
@@ -195,7 +200,7 @@ func (m *manager) tryJoin(node swarm.NodeID, held wire.Held) (*puppet, error) {
 }
 
 func (p *puppet) live(ctx context.Context) {
-	tick := time.NewTicker(beat)
+	tick := time.NewTicker(beat / 4)
 	defer tick.Stop()
 	for {
 		select {

@@ -1,9 +1,12 @@
 // Package dispatcher carries each node its assignment and brings back what the
-// node says of its tasks. It keeps the agents' sessions, notices nodes that
-// fall silent, tells when a draining task has left every load balancer, hands
-// out blobs to the nodes whose tasks name them, and reaches through to logs,
-// processes and usage. It decides nothing: it places no task, stops none, and
-// writes only what agents report.
+// node says of its tasks. It works at every manager: a follower streams
+// assignments from its own state, forwards statuses to the log and signs of
+// life to the leader, and gives up its agents when it hears of the leader no
+// more; the leader notices nodes that fall silent, and tells when a draining
+// task has left every load balancer. It hands out blobs to the nodes whose
+// tasks name them, and reaches through to logs, processes and usage, whichever
+// manager has the node's session. It decides nothing: it places no task, stops
+// none, and writes only what agents report.
 package dispatcher
 
 import (
@@ -12,23 +15,26 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"runtime"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// Store is the cluster's state and log.
+// Store is the cluster's state and log, as this manager has it.
 type Store interface {
 	View() *store.View
 	Propose(context.Context, store.Command) (index uint64, err error)
 	Subscribe() *store.Subscription
+	Confirm(context.Context) error
+	Leader() (store.Member, bool)
+	Members() []store.Member
+	LastContact() time.Time
 }
 
 // Blobs reads content by its digest.
@@ -36,60 +42,95 @@ type Blobs interface {
 	Get(context.Context, swarm.Digest) ([]byte, error)
 }
 
-// Config is what a Dispatcher needs.
-type Config struct {
-	Store     Store         // required
-	Blobs     Blobs         // required
-	Log       *slog.Logger  // optional
-	Heartbeat time.Duration // optional: how often agents give a sign of life; 1 s unless set
-	Role      string        // optional: of nodes that are new; "manager" unless set
+// Peers reaches the dispatchers of other managers.
+type Peers interface {
+	Beat(ctx context.Context, address string, beat wire.Beat) (wire.BeatReply, error)
+	Relay(ctx context.Context, address string) (wire.Relayed, error)
 }
 
-// Dispatcher serves agents.
+// Config is what a Dispatcher needs.
+type Config struct {
+	Local     swarm.NodeID            // required: this manager's node
+	Store     Store                   // required
+	Blobs     Blobs                   // required
+	Peers     Peers                   // optional: nil where this manager is alone
+	Log       *slog.Logger            // optional
+	Heartbeat time.Duration           // optional: instead of what the cluster's settings say
+	Role      string                  // optional: of a node that is new and shows no certificate; "manager" unless set
+	Plain     func(swarm.NodeID) bool // optional: nodes that may come without a certificate, by a socket or pipe; Local alone unless set
+}
+
+// defaultHeartbeat and leastHeartbeat are ClusterSettings.Heartbeat's.
+const (
+	defaultHeartbeat = 800 * time.Millisecond
+	leastHeartbeat   = 100 * time.Millisecond
+)
+
+// Dispatcher serves agents, and other managers' dispatchers.
 type Dispatcher struct {
 	config Config
 	log    *slog.Logger
+	specs  specs
+	urgent chan struct{} // the leader should hear at once
 
 	mu       sync.Mutex
+	common   common
 	ready    chan struct{} // closed once sheets are there
-	index    uint64        // of the view that sheets were made from
-	sheets   map[swarm.StackName]sheet
-	specs    map[swarm.Digest]Facts
+	view     *store.View   // that sheets were made from, as a whole
+	book     book
+	down     map[swarm.NodeID]bool
 	sessions map[swarm.NodeID]*session
-	joined   chan struct{} // closed, and made anew, whenever a session begins
-	presence map[swarm.NodeID]*presence
-	drains   map[swarm.TaskID]drain
+	byID     map[string]*session
+	changed  chan struct{} // closed, and made anew, whenever a session begins here or elsewhere
+	contact  contact
+	unsent   unsent // what the leader has yet to hear
+	term     *term  // nil while another leads
 	reports  reports
 	awaited  map[string]*attached // streams that agents were asked for, by id
 }
 
+// common is what all agents are told.
+type common struct {
+	cluster   string
+	heartbeat time.Duration
+	managers  []string // host:port, sorted
+	issuer    string   // of certificates that are good
+	version   uint64   // of the cluster row that this is from
+}
+
 // New returns a dispatcher that serves nobody yet.
 func New(config Config) *Dispatcher {
-	config.Heartbeat = cmp.Or(config.Heartbeat, time.Second)
-	config.Role = cmp.Or(config.Role, "manager")
+	config.Role = cmp.Or(config.Role, swarm.RoleManager)
+	if config.Plain == nil {
+		config.Plain = func(node swarm.NodeID) bool { return node == config.Local }
+	}
 	return &Dispatcher{
 		config:   config,
 		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
+		urgent:   make(chan struct{}, 1),
+		common:   common{heartbeat: cmp.Or(config.Heartbeat, defaultHeartbeat)},
 		ready:    make(chan struct{}),
-		sheets:   make(map[swarm.StackName]sheet),
-		specs:    make(map[swarm.Digest]Facts),
+		book:     newBook(),
+		down:     make(map[swarm.NodeID]bool),
 		sessions: make(map[swarm.NodeID]*session),
-		joined:   make(chan struct{}),
-		presence: make(map[swarm.NodeID]*presence),
-		drains:   make(map[swarm.TaskID]drain),
+		byID:     make(map[string]*session),
+		changed:  make(chan struct{}),
+		contact:  newContact(),
+		unsent:   unsent{heard: make(map[swarm.NodeID]bool)},
 		reports:  newReports(),
 		awaited:  make(map[string]*attached),
 	}
 }
 
-// Serve serves agents on listener until ctx ends, which is not an error. It is
-// called once.
-func (d *Dispatcher) Serve(ctx context.Context, listener net.Listener) error {
+// Run keeps sessions, of whatever listeners, up to date until ctx ends, which
+// is not an error. It is called once.
+func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.follow(ctx) })
 	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return d.proposeReports(ctx) })
-	group.Go(func() error { return wire.Serve(ctx, listener, wire.Services{Agents: d}) })
+	group.Go(func() error { return d.proposeStates(ctx) })
+	group.Go(func() error { return d.tellLeader(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("dispatch: %w", err)
 	}
@@ -101,9 +142,9 @@ func (d *Dispatcher) follow(ctx context.Context) error {
 	changes := d.config.Store.Subscribe()
 	defer changes.Close()
 	for {
-		touched, more := changes.Take()
+		touched, view, more := d.collect(changes)
 		if !touched.Empty() {
-			d.refresh(ctx, d.config.Store.View(), touched)
+			d.refresh(ctx, view, touched)
 		}
 		select {
 		case <-ctx.Done():
@@ -113,28 +154,54 @@ func (d *Dispatcher) follow(ctx context.Context) error {
 	}
 }
 
+// collect returns what was touched and a view with just that in it, neither more
+// nor less: an index that is told to an agent, or acknowledged by one, has to
+// mean all that the log has up to there.
+func (d *Dispatcher) collect(changes *store.Subscription) (touched store.Touched, view *store.View, more <-chan struct{}) {
+	for {
+		var next store.Touched
+		next, more = changes.Take()
+		touched = store.Touched{
+			Everything: touched.Everything || next.Everything, Index: next.Index, Changed: next.Changed,
+			Stacks: append(touched.Stacks, next.Stacks...), Nodes: append(touched.Nodes, next.Nodes...),
+		}
+		if view = d.config.Store.View(); view.Index() == touched.Index {
+			return touched, view, more
+		}
+		runtime.Gosched() // the log is about to tell what it has just applied
+	}
+}
+
 // refresh makes the sheets of what was touched anew and marks them for the
-// sessions that they concern.
+// sessions that they concern. Nothing else writes the book, so it is read here
+// without the lock.
 func (d *Dispatcher) refresh(ctx context.Context, view *store.View, touched store.Touched) {
+	stacks, nodes := d.touched(view, touched)
+	facts := func(spec swarm.Digest) Facts { return d.facts(ctx, spec) }
+	drawn := make(map[swarm.StackName]sheet, len(stacks))
+	for stack := range stacks {
+		drawn[stack] = newSheet(view, stack, facts)
+	}
+
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.index = view.Index()
-
-	stacks, nodes := d.touched(view, touched)
+	d.view = view
 	for _, node := range nodes {
-		if d.see(view, node) {
-			for _, task := range view.TasksOn(node) {
-				stacks[task.Service.Stack()] = true
-			}
+		d.see(view, node)
+	}
+	for stack, s := range drawn {
+		d.mark(stack, d.book.replace(stack, s))
+		d.term.noteDrains(touched.Changed, stack, s.draining)
+	}
+	for _, node := range nodes {
+		if s := d.sessions[node]; s != nil {
+			s.stale = true
+			s.poke()
 		}
 	}
-
-	facts := func(spec swarm.Digest) Facts { return d.facts(ctx, spec) }
-	for stack := range stacks {
-		d.redraw(stack, newSheet(view, stack, facts))
-	}
-	for _, s := range d.sessions {
-		s.markVolumes(touched.Everything, nodes)
+	d.settleDrains()
+	if len(d.book.draining) > 0 {
+		d.tellSoon()
 	}
 	select {
 	case <-d.ready:
@@ -143,100 +210,69 @@ func (d *Dispatcher) refresh(ctx context.Context, view *store.View, touched stor
 	}
 }
 
-// touched lists what to look at anew. The caller holds mu.
+// touched lists what to look at anew: with a node that goes down or comes back,
+// the stacks that have tasks on it.
 func (d *Dispatcher) touched(view *store.View, touched store.Touched) (map[swarm.StackName]bool, []swarm.NodeID) {
 	stacks, nodes := make(map[swarm.StackName]bool), touched.Nodes
 	for _, stack := range touched.Stacks {
 		stacks[stack] = true
 	}
-	if !touched.Everything {
-		return stacks, nodes
+	if touched.Everything {
+		for stack := range d.book.sheets {
+			stacks[stack] = true
+		}
+		for _, record := range view.Stacks() {
+			stacks[record.Name] = true
+		}
+		for _, node := range view.Nodes() {
+			nodes = append(nodes, node.ID)
+		}
 	}
 
-	clear(d.specs)
-	for stack := range d.sheets {
-		stacks[stack] = true
-	}
-	for _, record := range view.Stacks() {
-		stacks[record.Name] = true
-	}
-	for _, node := range view.Nodes() {
-		nodes = append(nodes, node.ID)
+	for _, id := range nodes {
+		node, _ := view.Node(id)
+		if d.down[id] != (node.State == swarm.NodeDown) {
+			for _, task := range view.TasksOn(id) {
+				stacks[task.Service.Stack()] = true
+			}
+		}
 	}
 	return stacks, nodes
 }
 
-// redraw replaces a stack's sheet. The caller holds mu.
-func (d *Dispatcher) redraw(stack swarm.StackName, s sheet) {
-	if len(s.tasks) == 0 && len(s.services) == 0 && len(s.networks) == 0 {
-		delete(d.sheets, stack)
-	} else {
-		d.sheets[stack] = s
+// see notes what the state says of a node. The caller holds mu.
+func (d *Dispatcher) see(view *store.View, id swarm.NodeID) {
+	node, known := view.Node(id)
+	s := d.sessions[id]
+	switch {
+	case !known:
+		delete(d.down, id)
+		if s != nil {
+			s.end(wire.ErrRemoved)
+		}
+	case node.State == swarm.NodeDown:
+		d.down[id] = true
+	default:
+		delete(d.down, id)
 	}
-	for _, session := range d.sessions {
-		session.mark(stack, s)
+	if known && s != nil {
+		s.judgePapers(node, d.common.issuer)
 	}
-	d.noteDrains(stack, s)
+	d.term.see(node, known)
 }
 
-// factsKept bounds the specs that are remembered.
-const factsKept = 20_000
-
-// facts reads a spec's blob, once. A spec that cannot be read has none: its
-// tasks' agents report why. The caller holds mu.
-func (d *Dispatcher) facts(ctx context.Context, digest swarm.Digest) Facts {
-	if facts, known := d.specs[digest]; known {
-		return facts
-	}
-	var spec swarm.TaskSpec
-	data, err := d.config.Blobs.Get(ctx, digest)
-	if err == nil {
-		err = codec.Decode(data, &spec)
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			d.log.Error("spec was not read", "digest", digest, "error", err)
+// mark notes that a stack's sheet is new for the sessions that it concerns. The
+// caller holds mu.
+func (d *Dispatcher) mark(stack swarm.StackName, whom concern) {
+	if whom.everyone {
+		for _, s := range d.sessions {
+			s.mark(stack)
 		}
-		return Facts{}
+		return
 	}
-
-	facts := Facts{Hostname: spec.Hostname, Networks: spec.Networks}
-	for _, file := range spec.Files {
-		facts.Files = append(facts.Files, file.Content)
-	}
-	if len(d.specs) >= factsKept {
-		clear(d.specs)
-	}
-	d.specs[digest] = facts
-	return facts
-}
-
-// Blob gives a session the content of a digest that a task of its node names.
-func (d *Dispatcher) Blob(ctx context.Context, request wire.BlobRequest) ([]byte, error) {
-	node, live := d.nodeOf(request.Session)
-	if !live {
-		return nil, errors.New("the session is over: open another")
-	}
-	if !d.names(ctx, node, request.Digest) {
-		return nil, fmt.Errorf("no task of node %s names it", node)
-	}
-	return d.config.Blobs.Get(ctx, request.Digest)
-}
-
-// names reports whether a task on the node names the digest.
-func (d *Dispatcher) names(ctx context.Context, node swarm.NodeID, digest swarm.Digest) bool {
-	tasks := d.config.Store.View().TasksOn(node)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, task := range tasks {
-		if task.Spec == digest {
-			return true
-		}
-		for _, file := range d.facts(ctx, task.Spec).Files {
-			if file == digest {
-				return true
-			}
+	for node := range whom.nodes {
+		if s := d.sessions[node]; s != nil {
+			s.mark(stack)
 		}
 	}
-	return false
 }

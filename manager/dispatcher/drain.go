@@ -1,87 +1,100 @@
 package dispatcher
 
 import (
-	"math"
-	"slices"
-
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
 // drain is a task on its way out of the load balancers. It is out once every
-// node that it waits for has applied an assignment without it; a node that is
-// down is not waited for.
+// node that it waits for acts as the state of index wants; a node that is down
+// is not waited for.
 type drain struct {
 	stack  swarm.StackName
-	waits  map[swarm.NodeID]uint64 // the index that the node has to apply
-	stated bool                    // that the task is out
+	index  uint64
+	waits  map[swarm.NodeID]bool
+	stated bool // that the task is out
 }
 
-// untold stands for an index that is not known yet: the node was not told.
-const untold = math.MaxUint64
-
-// noteDrains begins to wait for the tasks of a stack that drain, and forgets
-// those that do not any more. The sessions are marked already. The caller
-// holds mu.
-func (d *Dispatcher) noteDrains(stack swarm.StackName, s sheet) {
-	for task, drain := range d.drains {
-		if drain.stack == stack && !slices.Contains(s.draining, task) {
-			delete(d.drains, task)
-		}
-	}
-	for _, task := range s.draining {
-		if _, known := d.drains[task]; known {
-			continue
-		}
-		waits := make(map[swarm.NodeID]uint64)
-		for node, presence := range d.presence {
-			session := d.sessions[node]
-			if !presence.down && (session == nil || session.full || session.dirty[stack]) {
-				waits[node] = untold
-			}
-		}
-		d.drains[task] = drain{stack: stack, waits: waits}
-	}
-	d.settleDrains()
-}
-
-// sentUpTo notes that the session was told all there is. The caller holds mu.
-func (d *Dispatcher) sentUpTo(s *session) {
-	if d.sessions[s.node] != s {
+// noteDrains begins to wait for the tasks of a stack that drain since index,
+// and forgets those that do not any more.
+func (t *term) noteDrains(index uint64, stack swarm.StackName, draining []swarm.TaskID) {
+	if t == nil || len(draining) == 0 && !t.draining[stack] {
 		return
 	}
-	for _, drain := range d.drains {
-		if drain.waits[s.node] == untold {
-			drain.waits[s.node] = s.held.Index
+	still := make(map[swarm.TaskID]bool, len(draining))
+	for _, task := range draining {
+		still[task] = true
+	}
+	for task, drain := range t.drains {
+		if drain.stack == stack && !still[task] {
+			delete(t.drains, task)
 		}
 	}
-	d.appliedUpTo(s)
+
+	delete(t.draining, stack)
+	for _, task := range draining {
+		t.draining[stack] = true
+		if t.drains[task] != nil {
+			continue
+		}
+		d := &drain{stack: stack, index: index, waits: make(map[swarm.NodeID]bool)}
+		for node, p := range t.roll.nodes {
+			if !p.down {
+				d.waits[node] = true
+			}
+		}
+		t.drains[task] = d
+	}
 }
 
-// appliedUpTo notes how far the node has come. The caller holds mu.
-func (d *Dispatcher) appliedUpTo(s *session) {
-	for _, drain := range d.drains {
-		if index, waits := drain.waits[s.node]; waits && index <= s.applied {
+// progressed notes that a session came nearer to what is. The caller holds mu.
+func (d *Dispatcher) progressed(s *session) {
+	if len(d.book.draining) == 0 {
+		return
+	}
+	if d.term == nil {
+		d.tellSoon()
+		return
+	}
+	for task, drain := range d.term.drains {
+		if drain.waits[s.node] && d.isOut(s.node, drain.index) {
 			delete(drain.waits, s.node)
+			d.settle(task, drain)
 		}
 	}
-	d.settleDrains()
 }
 
-// waitNoMore gives up waiting for a node. The caller holds mu.
-func (d *Dispatcher) waitNoMore(node swarm.NodeID) {
-	for _, drain := range d.drains {
-		delete(drain.waits, node)
-	}
-	d.settleDrains()
-}
-
-// settleDrains reports the tasks that no node is waited for any more.
+// settleDrains looks at every node that is waited for. The caller holds mu.
 func (d *Dispatcher) settleDrains() {
-	for task, drain := range d.drains {
-		if len(drain.waits) == 0 && !drain.stated {
-			drain.stated = true
-			d.drains[task] = drain
-			d.reports.drain(task)
-		}
+	if d.term == nil {
+		return
 	}
+	for task, drain := range d.term.drains {
+		for node := range drain.waits {
+			if d.isOut(node, drain.index) {
+				delete(drain.waits, node)
+			}
+		}
+		d.settle(task, drain)
+	}
+}
+
+// settle reports a task that no node is waited for any more.
+func (d *Dispatcher) settle(task swarm.TaskID, drain *drain) {
+	if len(drain.waits) == 0 && !drain.stated {
+		drain.stated = true
+		d.reports.drain(task)
+	}
+}
+
+// isOut reports whether a node is as the state of index wants it, or need not
+// be waited for.
+func (d *Dispatcher) isOut(node swarm.NodeID, index uint64) bool {
+	p := d.term.roll.nodes[node]
+	if p == nil || p.down {
+		return true
+	}
+	if s := d.sessions[node]; s != nil && p.at == d.config.Local {
+		return s.reach(d.view.Index()) >= index
+	}
+	return d.term.roll.reached(node) >= index
 }

@@ -44,16 +44,19 @@ func (d *Dispatcher) hear(ctx context.Context, s *session, stream agentStream) e
 // take notes one message. It returns false if the session is not the node's
 // any more.
 func (d *Dispatcher) take(s *session, m wire.FromAgent) bool {
-	view := d.config.Store.View()
+	var view *store.View
+	if len(m.Reports) > 0 || len(m.Removed) > 0 { // most messages are signs of life alone
+		view = d.config.Store.View()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sessions[s.node] != s {
 		return false
 	}
-	d.hearFrom(s.node)
+	d.hearFrom(s)
 	if m.Applied > s.applied && m.Applied <= s.held.Index {
 		s.applied = m.Applied
-		d.appliedUpTo(s)
+		d.progressed(s)
 	}
 	if m.Resend {
 		s.full = true
@@ -99,95 +102,4 @@ func tells(known, report swarm.TaskStatus) bool {
 	}
 	return report.State > known.State || report.Message != known.Message ||
 		report.Pulled != known.Pulled || report.Cause != known.Cause
-}
-
-// reports is what agents said and the log does not know yet.
-type reports struct {
-	news    chan struct{}
-	tasks   map[swarm.TaskID]swarm.TaskStatus
-	drained map[swarm.TaskID]bool
-	removed []swarm.KeptVolume
-}
-
-func newReports() reports {
-	return reports{
-		news:    make(chan struct{}, 1),
-		tasks:   make(map[swarm.TaskID]swarm.TaskStatus),
-		drained: make(map[swarm.TaskID]bool),
-	}
-}
-
-func (r *reports) report(task swarm.TaskID, status swarm.TaskStatus) {
-	if known, waits := r.tasks[task]; waits && known.State > status.State {
-		return
-	}
-	r.tasks[task] = status
-	r.poke()
-}
-
-func (r *reports) drain(task swarm.TaskID) {
-	r.drained[task] = true
-	r.poke()
-}
-
-func (r *reports) remove(volume swarm.KeptVolume) {
-	r.removed = append(r.removed, volume)
-	r.poke()
-}
-
-func (r *reports) poke() {
-	select {
-	case r.news <- struct{}{}:
-	default:
-	}
-}
-
-// maxReports bounds the reports of one command.
-const maxReports = 1000
-
-// take returns the next commands and forgets what they carry. The view tells
-// what a drained task's status is.
-func (r *reports) take(view *store.View) (batch store.ReportStatus, dropped []swarm.KeptVolume) {
-	for task, status := range r.tasks {
-		if len(batch.Tasks) == maxReports {
-			r.poke()
-			break
-		}
-		status.Drained = r.drained[task]
-		batch.Tasks = append(batch.Tasks, store.TaskReport{Task: task, Status: status})
-		delete(r.tasks, task)
-		delete(r.drained, task)
-	}
-	for id := range r.drained {
-		if _, waits := r.tasks[id]; waits {
-			continue
-		}
-		if task, known := view.Task(id); known && task.Status.State.Live() {
-			task.Status.Drained = true
-			batch.Tasks = append(batch.Tasks, store.TaskReport{Task: id, Status: task.Status})
-		}
-		delete(r.drained, id)
-	}
-	slices.SortFunc(batch.Tasks, func(a, b store.TaskReport) int {
-		if a.Task < b.Task {
-			return -1
-		}
-		return 1
-	})
-	dropped, r.removed = r.removed, nil
-	return batch, dropped
-}
-
-// restore takes back what could not be written.
-func (r *reports) restore(batch store.ReportStatus, dropped []swarm.KeptVolume) {
-	for _, report := range batch.Tasks {
-		if report.Status.Drained {
-			r.drained[report.Task] = true
-		}
-		if _, newer := r.tasks[report.Task]; !newer {
-			r.tasks[report.Task] = report.Status
-		}
-	}
-	r.removed = append(r.removed, dropped...)
-	r.poke()
 }

@@ -1,116 +1,195 @@
 package dispatcher
 
 import (
-	"context"
 	"time"
 
-	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// missed is how many heartbeats a node may miss before it is down.
-const missed = 3
+// roll is what the leader has heard of the nodes, and through whom. It reads no
+// clock: whoever calls says what time it is.
+type roll struct {
+	heartbeat time.Duration
+	nodes     map[swarm.NodeID]*presence
+	managers  map[swarm.NodeID]*messenger // the other managers that were heard
+}
 
 // presence is when a node was last heard, and what the state says of it.
 type presence struct {
 	heard time.Time
 	down  bool
+	at    swarm.NodeID // the manager that has its session, or none
 }
 
-// see notes what the state says of a node. It reports whether the node went
-// down or came back. The caller holds mu.
-func (d *Dispatcher) see(view *store.View, id swarm.NodeID) bool {
-	node, known := view.Node(id)
-	if !known {
-		delete(d.presence, id)
-		d.waitNoMore(id)
-		return true
+// messenger is another manager, by its last Beat.
+type messenger struct {
+	heard  time.Time
+	index  uint64
+	behind map[swarm.NodeID]uint64
+}
+
+// newRoll begins with all nodes that the state knows. They have yet to find
+// their managers, and these the leader: nobody is down for a while.
+func newRoll(heartbeat time.Duration, nodes []swarm.Node, now time.Time) *roll {
+	r := &roll{heartbeat: heartbeat, nodes: make(map[swarm.NodeID]*presence), managers: make(map[swarm.NodeID]*messenger)}
+	for _, node := range nodes {
+		r.see(node, now)
 	}
+	return r
+}
+
+// patience is how long a node may say nothing until it is down: three
+// heartbeats, and what its last word may need on its way through another
+// manager. With 800 ms that is 2.7 s: a daemon that stood still for two seconds
+// is not down, a machine that is gone is so within three.
+func patience(heartbeat time.Duration) time.Duration { return heartbeat * 27 / 8 }
+
+// patienceWithManagers is how long another manager may say nothing until its
+// agents are taken to look for a new one.
+func patienceWithManagers(heartbeat time.Duration) time.Duration { return heartbeat * 5 / 4 }
+
+// see notes what the state says of a node.
+func (r *roll) see(node swarm.Node, now time.Time) {
 	down := node.State == swarm.NodeDown
-	p := d.presence[id]
-	if p == nil { // twice the patience: its agent has yet to find this manager
-		p = &presence{heard: time.Now().Add(missed * d.config.Heartbeat)}
-		d.presence[id] = p
+	if p := r.nodes[node.ID]; p != nil {
+		p.down = down
+		return
 	}
-	changed := p.down != down
-	p.down = down
-	if down {
-		d.waitNoMore(id)
-	}
-	return changed
+	r.nodes[node.ID] = &presence{heard: now.Add(patience(r.heartbeat)), down: down} // it has yet to come
 }
 
-// hearFrom notes a sign of life. The caller holds mu.
-func (d *Dispatcher) hearFrom(node swarm.NodeID) {
-	if p := d.presence[node]; p == nil {
-		d.presence[node] = &presence{heard: time.Now()}
-	} else if now := time.Now(); now.After(p.heard) {
+// hear notes a sign of life that a node gave a manager.
+func (r *roll) hear(node, manager swarm.NodeID, now time.Time) {
+	p := r.hold(node, manager, now)
+	if now.After(p.heard) {
 		p.heard = now
 	}
 }
 
-// watch looks after the nodes twice in a heartbeat: those that fell silent
-// are down, those that came back are ready.
-func (d *Dispatcher) watch(ctx context.Context) error {
-	pace := d.config.Heartbeat / 2
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+// hold notes that a manager has a node's session.
+func (r *roll) hold(node, manager swarm.NodeID, now time.Time) *presence {
+	p := r.nodes[node]
+	if p == nil {
+		p = &presence{heard: now}
+		r.nodes[node] = p
+	}
+	p.at = manager
+	return p
+}
 
-		now := time.Now()
-		if paused := now.Sub(last) - pace; paused > pace {
-			d.forgive(paused)
-		}
-		last = now
-		for node, state := range d.misjudged(now) {
-			if err := d.judge(ctx, node, state); err != nil && ctx.Err() == nil {
-				d.log.Error("node's state was not written; it is tried again", "node", node, "error", err)
-			}
+// leave notes that a manager has a node's session no more.
+func (r *roll) leave(node, manager swarm.NodeID) {
+	if p := r.nodes[node]; p != nil && p.at == manager {
+		p.at = ""
+	}
+}
+
+// take notes what another manager tells of its sessions. It reports whether the
+// manager was known; one that was not has to tell of all its sessions.
+func (r *roll) take(beat wire.Beat, now time.Time) bool {
+	m := r.managers[beat.Manager]
+	known := m != nil || beat.Full
+	if m == nil {
+		m = &messenger{}
+		r.managers[beat.Manager] = m
+	}
+	m.heard, m.index = now, beat.Index
+	m.behind = make(map[swarm.NodeID]uint64, len(beat.Behind))
+	for _, reach := range beat.Behind {
+		m.behind[reach.Node] = reach.Index
+	}
+
+	if beat.Full {
+		r.release(beat.Manager)
+	}
+	for _, node := range beat.Ended {
+		r.leave(node, beat.Manager)
+	}
+	for _, node := range beat.Sessions {
+		r.hold(node, beat.Manager, now)
+	}
+	for _, node := range beat.Heard { // after Sessions: where two claim a node, it is with the one it speaks to
+		r.hear(node, beat.Manager, now)
+	}
+	return known
+}
+
+func (r *roll) release(manager swarm.NodeID) {
+	for _, p := range r.nodes {
+		if p.at == manager {
+			p.at = ""
 		}
 	}
 }
 
-// forgive gives every node the time for which this process itself stood still.
-func (d *Dispatcher) forgive(paused time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, p := range d.presence {
+// lost forgets the managers that fell silent, and returns them. Their agents
+// have from now on as much time as if they had just spoken; but not the agent
+// of the same machine, which is as silent as its manager.
+func (r *roll) lost(now time.Time) []swarm.NodeID {
+	var lost []swarm.NodeID
+	for id, m := range r.managers {
+		if now.Sub(m.heard) <= patienceWithManagers(r.heartbeat) {
+			continue
+		}
+		lost = append(lost, id)
+		delete(r.managers, id)
+		for node, p := range r.nodes {
+			if p.at != id {
+				continue
+			}
+			p.at = ""
+			if node != id && now.After(p.heard) {
+				p.heard = now
+			}
+		}
+	}
+	return lost
+}
+
+// forgive gives every node and manager the time for which the judge stood
+// still.
+func (r *roll) forgive(paused time.Duration) {
+	for _, p := range r.nodes {
 		p.heard = p.heard.Add(paused)
+	}
+	for _, m := range r.managers {
+		m.heard = m.heard.Add(paused)
 	}
 }
 
 // misjudged returns the nodes whose state is not what they show.
-func (d *Dispatcher) misjudged(now time.Time) map[swarm.NodeID]swarm.NodeState {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	wrong := make(map[swarm.NodeID]swarm.NodeState)
-	for node, p := range d.presence {
-		silent := now.Sub(p.heard) > missed*d.config.Heartbeat
-		switch {
-		case silent && !p.down:
+func (r *roll) misjudged(now time.Time) map[swarm.NodeID]swarm.NodeState {
+	var wrong map[swarm.NodeID]swarm.NodeState
+	for node, p := range r.nodes {
+		silent := now.Sub(p.heard) > patience(r.heartbeat)
+		if silent == p.down || !silent && p.at == "" {
+			continue
+		}
+		if wrong == nil {
+			wrong = make(map[swarm.NodeID]swarm.NodeState)
+		}
+		wrong[node] = swarm.NodeReady
+		if silent {
 			wrong[node] = swarm.NodeDown
-			if s := d.sessions[node]; s != nil {
-				s.end(errSilent)
-			}
-		case !silent && p.down && d.sessions[node] != nil:
-			wrong[node] = swarm.NodeReady
 		}
 	}
 	return wrong
 }
 
-func (d *Dispatcher) judge(ctx context.Context, id swarm.NodeID, state swarm.NodeState) error {
-	node, known := d.config.Store.View().Node(id)
-	if !known || node.State == state {
-		return nil
+// reached is the index up to which a node at another manager has come; 0 if
+// that is not known.
+func (r *roll) reached(node swarm.NodeID) uint64 {
+	p := r.nodes[node]
+	if p == nil {
+		return 0
 	}
-	node.State = state
-	d.log.Info("node changed", "node", id, "state", state)
-	return d.putNode(ctx, node)
+	m := r.managers[p.at]
+	if m == nil {
+		return 0
+	}
+	if index, behind := m.behind[node]; behind {
+		return index
+	}
+	return m.index
 }

@@ -5,29 +5,35 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 	"time"
 
+	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-const helloTimeout = 5 * time.Second
+const (
+	helloTimeout   = 5 * time.Second
+	contactTimeout = 800 * time.Millisecond // a new agent waits so long for this manager to find its leader
+	catchUpTimeout = time.Second            // and so long for it to know what the agent knows
+)
 
 var (
 	errReplaced = errors.New("the node has opened a newer session")
 	errSilent   = errors.New("the node gave no sign of life")
+	errCutOff   = errors.New("this manager is out of contact with the leader: connect to another one")
 )
 
 // session is one agent's. Its fields are the dispatcher's mutex's to guard.
 type session struct {
-	id   string
-	node swarm.NodeID
-	end  context.CancelCauseFunc
-	wake chan struct{}
+	id     string
+	node   swarm.NodeID
+	papers identity.Peer // the zero Peer if it came without a certificate
+	end    context.CancelCauseFunc
+	wake   chan struct{}
+	heard  time.Time
 
 	held    wire.Held // Index and Hash of what was sent last; the assignment is in parts
 	parts   map[swarm.StackName]swarm.Assignment
@@ -35,11 +41,14 @@ type session struct {
 	on      map[swarm.NetworkID]bool
 	applied uint64
 
-	first  bool // the agent holds the right assignment: say so
-	full   bool // send all
-	dirty  map[swarm.StackName]bool
-	stale  bool // volumes may have changed
-	opened []wire.Open
+	first    bool // the agent holds the right assignment: say so
+	full     bool // send all
+	dirty    map[swarm.StackName]bool
+	stale    bool // volumes may have changed
+	opened   []wire.Open
+	managers []string // to tell; nil means that the agent knows
+	renew    bool     // the node's certificate has to be renewed: say so
+	renewing bool     // that was said
 }
 
 type agentStream = wire.Stream[wire.FromManager, wire.FromAgent]
@@ -54,29 +63,22 @@ func (d *Dispatcher) Session(stream agentStream) error {
 	if err != nil {
 		return err
 	}
-	if err := d.register(ctx, hello); err != nil {
+	s := &session{id: rand.Text(), node: hello.Node, end: end, wake: make(chan struct{}, 1)}
+	if err := d.admit(ctx, s, hello); err != nil {
+		d.log.Warn("session was refused", "node", hello.Node, "reason", err)
 		return err
 	}
-	s := &session{
-		id: rand.Text(), node: hello.Node, end: end, wake: make(chan struct{}, 1),
-		parts: make(map[swarm.StackName]swarm.Assignment), dirty: make(map[swarm.StackName]bool),
-	}
-	if err := stream.Send(&wire.FromManager{Welcome: &wire.Welcome{Session: s.id, Heartbeat: d.config.Heartbeat}}); err != nil {
+	if err := stream.Send(&wire.FromManager{Welcome: d.welcome(s)}); err != nil {
 		return err
 	}
 
 	d.join(s, hello)
 	defer d.leave(s)
 	d.log.Info("session began", "node", s.node, "index", hello.Index)
-	heard := make(chan error, 1)
-	go func() { heard <- d.hear(ctx, s, stream) }() // ends with the stream
-	told := make(chan error, 1)
-	go func() { told <- d.tell(ctx, s, stream) }() // likewise
-	select {
-	case err = <-heard:
-	case err = <-told:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
+	go func() { s.end(d.hear(ctx, s, stream)) }() // ends with the stream
+	err = d.tell(ctx, s, stream)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
 	}
 	d.log.Info("session ended", "node", s.node, "reason", err)
 	return err
@@ -93,8 +95,10 @@ func (d *Dispatcher) hello(ctx context.Context, stream agentStream) (wire.Hello,
 		m, err := stream.Recv()
 		first <- received{m, err}
 	}()
+	late := time.NewTimer(helloTimeout)
+	defer late.Stop()
 	select {
-	case <-time.After(helloTimeout):
+	case <-late.C:
 		return wire.Hello{}, errors.New("the agent said no hello")
 	case <-ctx.Done():
 		return wire.Hello{}, ctx.Err()
@@ -109,18 +113,69 @@ func (d *Dispatcher) hello(ctx context.Context, stream agentStream) (wire.Hello,
 	}
 }
 
-// register writes the node into the state if that does not know it so.
-func (d *Dispatcher) register(ctx context.Context, hello wire.Hello) error {
+// authorize refuses a caller who is not the node: a node speaks for itself
+// alone. Without a certificate it is this machine's own.
+func (d *Dispatcher) authorize(ctx context.Context, node swarm.NodeID) error {
+	caller, err := wire.Caller(ctx)
+	switch {
+	case errors.Is(err, wire.ErrPlain) && d.config.Plain(node):
+		return nil
+	case err != nil:
+		return fmt.Errorf("node %q did not prove who it is: %w", node, err)
+	case caller.Node != node:
+		return fmt.Errorf("node %q speaks as node %q: its certificate is another's", caller.Node, node)
+	}
+	return nil
+}
+
+// admit lets a node in that proved itself, if this manager can serve it, and
+// writes it into the state if that does not know it so.
+func (d *Dispatcher) admit(ctx context.Context, s *session, hello wire.Hello) error {
+	if err := d.authorize(ctx, hello.Node); err != nil {
+		return err
+	}
+	if err := d.awaitContact(ctx); err != nil {
+		return err
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-d.ready:
 	}
+
+	caller, err := wire.Caller(ctx)
+	certified := err == nil
 	view := d.config.Store.View()
-	if hello.Index > view.Index() {
-		return fmt.Errorf("the node has seen index %d, this manager knows %d: connect it to a manager that is not behind, or move the agent's folder away if this state was restored from a backup", hello.Index, view.Index())
-	}
 	node, known := view.Node(hello.Node)
+	if hello.Index > view.Index() || certified && !known {
+		if view, err = d.caughtUp(ctx); err != nil {
+			return err
+		}
+		node, known = view.Node(hello.Node)
+	}
+	switch {
+	case hello.Index > view.Index():
+		return fmt.Errorf("the node has seen index %d, this manager knows %d: connect it to a manager that is not behind, or move the agent's folder away if this state was restored from a backup", hello.Index, view.Index())
+	case certified && !known:
+		return wire.ErrRemoved
+	case certified:
+		s.papers = caller
+	}
+	return d.register(ctx, node, known, hello)
+}
+
+// caughtUp returns a view that is not older than what the leader has now.
+func (d *Dispatcher) caughtUp(ctx context.Context) (*store.View, error) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	if err := d.config.Store.Confirm(ctx); err != nil {
+		return nil, fmt.Errorf("catch up with the leader: %w", err)
+	}
+	return d.config.Store.View(), nil
+}
+
+// register writes the node into the state if that does not know it so.
+func (d *Dispatcher) register(ctx context.Context, node swarm.Node, known bool, hello wire.Hello) error {
 	if known && node.State == swarm.NodeReady && reflect.DeepEqual(node.Description, hello.Description) {
 		return nil
 	}
@@ -138,21 +193,41 @@ func (d *Dispatcher) putNode(ctx context.Context, node swarm.Node) error {
 	return nil
 }
 
+// A manager with many agents hears each of them less often: it has to hear all
+// of them.
+const manySessions = 500
+
+func (d *Dispatcher) welcome(s *session) *wire.Welcome {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	spacing := d.common.heartbeat / 4
+	if len(d.sessions) > manySessions {
+		spacing = d.common.heartbeat / 2
+	}
+	return &wire.Welcome{
+		Session: s.id, Heartbeat: spacing, Cluster: d.common.cluster,
+		Managers: d.common.managers, Silence: d.common.heartbeat * 5 / 2,
+	}
+}
+
 // join makes s the node's session, and ends the one before.
 func (d *Dispatcher) join(s *session, hello wire.Hello) {
-	volumes := volumesToRemove(d.config.Store.View(), s.node)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old := d.sessions[s.node]; old != nil {
+		delete(d.byID, old.id)
 		old.end(errReplaced)
 	}
-	d.sessions[s.node] = s
-	d.hearFrom(s.node)
-	close(d.joined)
-	d.joined = make(chan struct{})
+	d.sessions[s.node], d.byID[s.id] = s, s
+	d.noteMove(s.node)
+	d.hearFrom(s)
+	d.arrived()
+	if node, known := d.view.Node(s.node); known {
+		s.judgePapers(node, d.common.issuer)
+	}
 
-	s.cut(d.sheets)
-	s.volumes = volumes
+	s.cut(&d.book)
+	s.volumes = volumesToRemove(d.view, s.node)
 	sum := wire.Sum(s.assignment())
 	if hello.Index > 0 && hello.Hash == sum {
 		s.held, s.first = wire.Held{Index: hello.Index, Hash: sum}, true // nothing but the index is news
@@ -162,12 +237,41 @@ func (d *Dispatcher) join(s *session, hello wire.Hello) {
 	s.poke()
 }
 
+// arrived wakes those who wait for a session. The caller holds mu.
+func (d *Dispatcher) arrived() {
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
 // leave ends s; a newer session of the node stays.
 func (d *Dispatcher) leave(s *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.byID, s.id)
 	if d.sessions[s.node] == s {
 		delete(d.sessions, s.node)
+		d.noteMove(s.node)
+	}
+}
+
+// noteMove notes that a node's session began or ended here. The caller holds
+// mu.
+func (d *Dispatcher) noteMove(node swarm.NodeID) {
+	if d.term == nil {
+		d.unsent.moved(node)
+		d.tellSoon()
+	} else if d.sessions[node] == nil {
+		d.term.roll.leave(node, d.config.Local)
+	}
+}
+
+// hearFrom notes a sign of life. The caller holds mu.
+func (d *Dispatcher) hearFrom(s *session) {
+	s.heard = time.Now()
+	if d.term != nil {
+		d.term.roll.hear(s.node, d.config.Local, s.heard)
+	} else {
+		d.unsent.heard[s.node] = true
 	}
 }
 
@@ -175,12 +279,23 @@ func (d *Dispatcher) leave(s *session) {
 func (d *Dispatcher) nodeOf(id string) (swarm.NodeID, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range d.sessions {
-		if s.id == id && id != "" {
-			return s.node, true
-		}
+	s := d.byID[id]
+	if s == nil {
+		return "", false
 	}
-	return "", false
+	return s.node, true
+}
+
+// judgePapers asks the agent to renew its certificate if it is of another role
+// than the node's, or of another authority.
+func (s *session) judgePapers(node swarm.Node, issuer string) {
+	if s.papers.Node == "" || s.renewing {
+		return
+	}
+	if s.papers.Role != node.Role || issuer != "" && s.papers.Issuer != issuer {
+		s.renew, s.renewing = true, true
+		s.poke()
+	}
 }
 
 func (s *session) poke() {
@@ -188,154 +303,4 @@ func (s *session) poke() {
 	case s.wake <- struct{}{}:
 	default:
 	}
-}
-
-// mark notes that a stack's sheet is new, if that concerns the node.
-func (s *session) mark(stack swarm.StackName, sheet sheet) {
-	if _, had := s.parts[stack]; !had && reflect.ValueOf(sheet.part(s.node, s.on)).IsZero() {
-		return
-	}
-	s.dirty[stack] = true
-	s.poke()
-}
-
-func (s *session) markVolumes(everything bool, nodes []swarm.NodeID) {
-	if everything || slices.Contains(nodes, s.node) {
-		s.stale = true
-		s.poke()
-	}
-}
-
-// tell sends deltas and stream requests as they come up.
-func (d *Dispatcher) tell(ctx context.Context, s *session, stream agentStream) error {
-	for {
-		for _, m := range d.news(s) {
-			if err := stream.Send(&m); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.wake:
-		}
-	}
-}
-
-// news returns what to send now.
-func (d *Dispatcher) news(s *session) []wire.FromManager {
-	var volumes []swarm.VolumeID
-	view := d.config.Store.View() // not older than what is marked
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if s.stale {
-		volumes = volumesToRemove(view, s.node)
-	}
-
-	var messages []wire.FromManager
-	if delta, some := d.delta(s, volumes); some {
-		messages = append(messages, wire.FromManager{Delta: &delta})
-	}
-	for i := range s.opened {
-		messages = append(messages, wire.FromManager{Open: &s.opened[i]})
-	}
-	s.opened = nil
-	d.sentUpTo(s)
-	return messages
-}
-
-// delta takes the session from what was sent to what is. The caller holds mu.
-func (d *Dispatcher) delta(s *session, volumes []swarm.VolumeID) (wire.Delta, bool) {
-	defer s.clean()
-	if s.full {
-		s.cut(d.sheets)
-		if s.stale {
-			s.volumes = volumes
-		}
-		delta := wire.Everything(d.index, s.assignment())
-		s.held = wire.Held{Index: d.index, Hash: delta.Hash}
-		return delta, true
-	}
-
-	old, new := s.change(d.sheets)
-	if s.stale {
-		old.Volumes, new.Volumes = s.volumes, volumes
-		s.volumes = volumes
-	}
-	changes, shift := wire.Diff(old, new)
-	if changes.Empty() && !s.first {
-		return wire.Delta{}, false
-	}
-	delta := wire.Delta{Index: d.index, Base: s.held.Index, Changes: changes, Hash: s.held.Hash + shift}
-	s.held = wire.Held{Index: d.index, Hash: delta.Hash}
-	return delta, true
-}
-
-// change returns the parts of dirty stacks as they were sent and as they are
-// now, and remembers the latter. Where the node comes onto other networks,
-// every stack may look different.
-func (s *session) change(sheets map[swarm.StackName]sheet) (old, new swarm.Assignment) {
-	dirty := s.dirty
-	if s.moved(sheets) {
-		s.on = networksOn(s.node, maps.Values(sheets))
-		dirty = make(map[swarm.StackName]bool)
-		for stack := range s.parts {
-			dirty[stack] = true
-		}
-		for stack := range sheets {
-			dirty[stack] = true
-		}
-	}
-	for stack := range dirty {
-		part := sheets[stack].part(s.node, s.on)
-		add(&old, s.parts[stack])
-		add(&new, part)
-		s.remember(stack, part)
-	}
-	sortAssignment(&old)
-	sortAssignment(&new)
-	return old, new
-}
-
-// moved reports whether the dirty stacks' tasks on the node changed networks.
-func (s *session) moved(sheets map[swarm.StackName]sheet) bool {
-	for stack := range s.dirty {
-		if !maps.Equal(networksOf(s.parts[stack].Tasks), networksOf(sheets[stack].tasks[s.node])) {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *session) remember(stack swarm.StackName, part swarm.Assignment) {
-	if reflect.ValueOf(part).IsZero() {
-		delete(s.parts, stack)
-	} else {
-		s.parts[stack] = part
-	}
-}
-
-// cut makes the node's parts from all sheets.
-func (s *session) cut(sheets map[swarm.StackName]sheet) {
-	s.on = networksOn(s.node, maps.Values(sheets))
-	clear(s.parts)
-	for stack, sheet := range sheets {
-		s.remember(stack, sheet.part(s.node, s.on))
-	}
-}
-
-// assignment puts the parts together.
-func (s *session) assignment() swarm.Assignment {
-	a := swarm.Assignment{Volumes: s.volumes}
-	for _, part := range s.parts {
-		add(&a, part)
-	}
-	sortAssignment(&a)
-	return a
-}
-
-// clean notes that all was sent.
-func (s *session) clean() {
-	s.full, s.first, s.stale = false, false, false
-	clear(s.dirty)
 }

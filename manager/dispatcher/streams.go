@@ -20,8 +20,9 @@ import (
 // attachTimeout is how long an agent may take to dial back.
 const attachTimeout = 5 * time.Second
 
-// attached is a stream that an agent was asked for. Once it came, whoever
-// asked owns it until close.
+// attached is a stream that an agent was asked for, from this manager's own
+// agent or through another manager. Once it came, whoever asked owns it until
+// close.
 type attached struct {
 	node   swarm.NodeID
 	stream wire.Stream[wire.DownFrame, wire.UpFrame]
@@ -30,13 +31,24 @@ type attached struct {
 	close  func()
 }
 
-// open asks a node for a stream and waits for it.
-func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.Open) (*attached, error) {
-	request.Stream = rand.Text()
+func newAttached(node swarm.NodeID) *attached {
 	over := make(chan struct{})
-	a := &attached{node: node, came: make(chan struct{}), over: over, close: sync.OnceFunc(func() { close(over) })}
+	return &attached{node: node, came: make(chan struct{}), over: over, close: sync.OnceFunc(func() { close(over) })}
+}
 
-	d.awaitSession(ctx, node)
+// open asks a node for a stream and waits for it, whichever manager has its
+// session. passed counts the managers that the request came through.
+func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.Open, passed int) (*attached, error) {
+	address, err := d.find(ctx, node, passed)
+	if err != nil {
+		return nil, err
+	}
+	if address != "" {
+		return d.relayed(ctx, address, node, request, passed)
+	}
+
+	request.Stream = rand.Text()
+	a := newAttached(node)
 	d.mu.Lock()
 	s := d.sessions[node]
 	if s == nil {
@@ -50,7 +62,6 @@ func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.O
 
 	late := time.NewTimer(attachTimeout)
 	defer late.Stop()
-	var err error
 	select {
 	case <-a.came:
 		return a, nil
@@ -66,34 +77,6 @@ func (d *Dispatcher) open(ctx context.Context, node swarm.NodeID, request wire.O
 	return nil, err
 }
 
-// awaitSession gives a node that is not down the time to connect: after a
-// restart of the manager, agents have yet to find it.
-func (d *Dispatcher) awaitSession(ctx context.Context, node swarm.NodeID) {
-	late := time.NewTimer(attachTimeout)
-	defer late.Stop()
-	select {
-	case <-d.ready: // from now on it is known which nodes there are
-	case <-late.C:
-	case <-ctx.Done():
-	}
-	for {
-		d.mu.Lock()
-		p, joined := d.presence[node], d.joined
-		expected := d.sessions[node] == nil && p != nil && !p.down
-		d.mu.Unlock()
-		if !expected {
-			return
-		}
-		select {
-		case <-joined:
-		case <-late.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Attach takes a stream that an agent was asked for, and holds it while its
 // owner does.
 func (d *Dispatcher) Attach(stream wire.Stream[wire.DownFrame, wire.UpFrame]) error {
@@ -107,6 +90,9 @@ func (d *Dispatcher) Attach(stream wire.Stream[wire.DownFrame, wire.UpFrame]) er
 	d.mu.Unlock()
 	if a == nil {
 		return errors.New("nobody waits for this stream")
+	}
+	if err := d.authorize(stream.Context(), a.node); err != nil {
+		return err
 	}
 
 	a.stream = stream
@@ -159,7 +145,7 @@ func (d *Dispatcher) Logs(ctx context.Context, query swarm.LogQuery, emit func(s
 }
 
 func (d *Dispatcher) logsOf(ctx context.Context, node swarm.NodeID, query swarm.LogQuery, emit func(swarm.LogLine) error) error {
-	a, err := d.open(ctx, node, wire.Open{Logs: &query})
+	a, err := d.open(ctx, node, wire.Open{Logs: &query}, 0)
 	if err != nil {
 		return fmt.Errorf("read logs: %w", err)
 	}
@@ -192,7 +178,7 @@ func (d *Dispatcher) Exec(ctx context.Context, request swarm.ExecRequest) (*Exec
 	if !known || !task.Status.State.Running() {
 		return nil, fmt.Errorf("exec in task %q: it does not run: `gitswarm ps` lists the tasks", request.Task)
 	}
-	a, err := d.open(ctx, task.Node, wire.Open{Exec: &request})
+	a, err := d.open(ctx, task.Node, wire.Open{Exec: &request}, 0)
 	if err != nil {
 		return nil, fmt.Errorf("exec in task %q: %w", request.Task, err)
 	}
@@ -249,7 +235,7 @@ func (d *Dispatcher) Stats(ctx context.Context, tasks []swarm.TaskID) ([]swarm.U
 }
 
 func (d *Dispatcher) statsOf(ctx context.Context, node swarm.NodeID, tasks []swarm.TaskID) ([]swarm.Usage, error) {
-	a, err := d.open(ctx, node, wire.Open{Stats: tasks})
+	a, err := d.open(ctx, node, wire.Open{Stats: tasks}, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read usage: %w", err)
 	}
