@@ -15,6 +15,7 @@ type Touched struct {
 	Nodes      []swarm.NodeID    // sorted
 	Sources    []swarm.SourceID  // sorted
 	Index      uint64            // every change up to it was told, now or before; a View may be ahead of it for a moment
+	Changed    uint64            // the last of them, at most Index: what came after it changed nothing that is told
 }
 
 // Empty reports whether nothing was touched.
@@ -29,6 +30,7 @@ type marks struct {
 	nodes      map[swarm.NodeID]bool
 	sources    map[swarm.SourceID]bool
 	index      uint64 // of the command that was applied last
+	changed    uint64 // of the last one that touched anything
 }
 
 func newMarks() marks {
@@ -54,6 +56,7 @@ func (m *marks) empty() bool {
 func (m *marks) add(other marks) {
 	m.everything = m.everything || other.everything
 	m.index = max(m.index, other.index)
+	m.changed = max(m.changed, other.changed)
 	maps.Copy(m.stacks, other.stacks)
 	maps.Copy(m.nodes, other.nodes)
 	maps.Copy(m.sources, other.sources)
@@ -66,6 +69,7 @@ func (m *marks) touched() Touched {
 		Nodes:      slices.Sorted(maps.Keys(m.nodes)),
 		Sources:    slices.Sorted(maps.Keys(m.sources)),
 		Index:      m.index,
+		Changed:    m.changed,
 	}
 }
 
@@ -86,11 +90,11 @@ func (s *Subscription) Take() (Touched, <-chan struct{}) {
 	defer s.mu.Unlock()
 
 	if s.since.empty() {
-		return Touched{Index: s.since.index}, s.change
+		return Touched{Index: s.since.index, Changed: s.since.changed}, s.change
 	}
 	touched := s.since.touched()
 	s.since = newMarks()
-	s.since.index = touched.Index
+	s.since.index, s.since.changed = touched.Index, touched.Changed
 	s.change = make(chan struct{})
 	return touched, s.change
 }
@@ -117,13 +121,14 @@ type hub struct {
 	mu            sync.Mutex
 	subscriptions map[*Subscription]bool
 	index         uint64 // of the command that was applied last
+	changed       uint64 // of the last one that touched anything
 }
 
 func (h *hub) subscribe() *Subscription {
 	s := &Subscription{hub: h, since: newMarks(), change: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.touch(marks{everything: true, index: h.index})
+	s.touch(marks{everything: true, index: h.index, changed: h.changed})
 	if h.subscriptions == nil {
 		h.subscriptions = map[*Subscription]bool{}
 	}
@@ -135,7 +140,11 @@ func (h *hub) subscribe() *Subscription {
 func (h *hub) touch(index uint64, m marks) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.index, m.index = index, index
+	h.index = index
+	if !m.empty() {
+		h.changed = index
+	}
+	m.index, m.changed = h.index, h.changed
 	for s := range h.subscriptions {
 		s.touch(m)
 	}
