@@ -21,8 +21,12 @@ import (
 
 // client asks one daemon.
 type client struct {
-	host string
-	http *http.Client
+	app   *app
+	host  string // for people
+	base  *url.URL
+	token string // of a user; empty on a socket
+	http  *http.Client
+	stale bool // it was said that answers are
 }
 
 // Limits on what is read from a daemon.
@@ -31,24 +35,6 @@ const (
 	maxLine     = 4 << 20
 	dialTimeout = 5 * time.Second
 )
-
-func (a *app) client() (*client, error) {
-	path, ok := strings.CutPrefix(a.host, "unix://")
-	if !ok && strings.HasPrefix(a.host, "/") {
-		path, ok = a.host, true
-	}
-	if !ok || path == "" {
-		return nil, fmt.Errorf("host %q is unknown: give unix:///path/to/gitswarm.sock", a.host)
-	}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dialer := net.Dialer{Timeout: dialTimeout}
-			return dialer.DialContext(ctx, "unix", path)
-		},
-		DisableCompression: true,
-	}
-	return &client{host: "unix://" + path, http: &http.Client{Transport: transport}}, nil
-}
 
 // get reads one JSON value.
 func (c *client) get(ctx context.Context, path string, query url.Values, out any) error {
@@ -78,7 +64,7 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 
 // send returns an answer that is no error; the caller closes its body.
 func (c *client) send(ctx context.Context, method, path string, query url.Values, in io.Reader, header http.Header) (*http.Response, error) {
-	address := url.URL{Scheme: "http", Host: "gitswarm", Path: path, RawQuery: query.Encode()}
+	address := url.URL{Scheme: c.base.Scheme, Host: c.base.Host, Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, address.String(), in)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
@@ -88,15 +74,33 @@ func (c *client) send(ctx context.Context, method, path string, query url.Values
 			request.Header[name] = values
 		}
 	}
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	answer, err := c.http.Do(request)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
+	c.noteStale(answer)
 	if answer.StatusCode < http.StatusBadRequest {
 		return answer, nil
 	}
 	defer answer.Body.Close()
 	return nil, refusal(answer)
+}
+
+// noteStale says once that no leader stands behind an answer.
+func (c *client) noteStale(answer *http.Response) {
+	since := answer.Header.Get(api.StaleHeader)
+	if since == "" || c.stale {
+		return
+	}
+	c.stale = true
+	when := ""
+	if at, err := time.Parse(time.RFC3339, since); err == nil {
+		when = ", as it was " + ago(time.Now(), at)
+	}
+	fmt.Fprintf(c.app.stderr, "stale: no manager leads; this is what one of them knows%s → gitswarm status\n", when)
 }
 
 func refusal(answer *http.Response) error {
@@ -123,6 +127,8 @@ func (c *client) unreachable(err error) error {
 	}
 	remedy := "gitswarm doctor checks this machine"
 	switch {
+	case strings.HasPrefix(c.host, "https:"):
+		remedy = "gitswarm context ls shows what is used; --ca-pin names the authority to believe, gitswarm cluster inspect shows it on a manager"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		remedy = "no daemon runs there: start it with `systemctl start gitswarm` or `gitswarm daemon`, or set GITSWARM_HOST"
 	case errors.Is(err, fs.ErrPermission):
@@ -138,7 +144,22 @@ func (c *client) unreachable(err error) error {
 // stream calls line for each line of an answer. A stream that the daemon broke
 // off ends with the error that it gave, or with errStreamEnded.
 func (c *client) stream(ctx context.Context, path string, query url.Values, line func([]byte) error) error {
-	answer, err := c.send(ctx, http.MethodGet, path, query, nil, nil)
+	return c.streamFrom(ctx, http.MethodGet, path, query, nil, line)
+}
+
+// streamFrom is stream of an answer to another method; in is what it sends, or
+// nil.
+func (c *client) streamFrom(ctx context.Context, method, path string, query url.Values, in any, line func([]byte) error) error {
+	var sent io.Reader
+	var header http.Header
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		sent, header = bytes.NewReader(data), http.Header{"Content-Type": {"application/json"}}
+	}
+	answer, err := c.send(ctx, method, path, query, sent, header)
 	if err != nil {
 		return err
 	}

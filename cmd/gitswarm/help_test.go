@@ -26,7 +26,7 @@ func TestEveryListTakesAnOutputFormat(t *testing.T) {
 	root := (&app{stdout: io.Discard, stderr: io.Discard}).root()
 	for _, path := range []string{
 		"status", "plan", "validate", "ps", "logs", "stats", "inspect", "history", "events", "doctor", "version",
-		"source ls", "node ls", "volume ls",
+		"source ls", "node ls", "node ps", "node inspect", "volume ls", "token ls", "context ls", "cluster inspect",
 	} {
 		command, _, err := root.Find(strings.Fields(path))
 		if err != nil || command.Flags().Lookup("output") == nil {

@@ -40,22 +40,33 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.poll, "poll", 0, "how often to ask a remote repository (30s unless set)")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "act on the first sync without approval")
 	f.wait.add(cmd)
-	_ = cmd.MarkFlagRequired("repo")
 }
 
 func (a *app) initCommand() *cobra.Command {
 	var flags sourceFlags
+	var beginning beginFlags
 	cmd := &cobra.Command{
-		Use:   "init --repo URL",
-		Short: "Begin: watch a repository and show what it would run",
-		Long: "Tell this machine's daemon to watch a repository, show the stacks found and the plan.\n" +
-			"Nothing is started until the plan is approved; --yes approves it at once.",
-		Example: "  gitswarm init --repo https://example.com/team/stacks.git --git-token-file token\n" +
+		Use:   "init [--repo URL]",
+		Short: "Begin a cluster, watch a repository and show what it would run",
+		Long: "Begin a cluster on this machine, unless it is in one. With --repo watch a repository, show the stacks found and\n" +
+			"the plan: nothing is started until the plan is approved; --yes approves it at once.",
+		Example: "  gitswarm init --advertise 10.0.0.1\n" +
+			"  gitswarm init --repo https://example.com/team/stacks.git --git-token-file token\n" +
 			"  gitswarm init --repo git@example.com:team/stacks.git --git-ssh-key deploy_key --known-hosts known_hosts\n" +
 			"  gitswarm init --repo /srv/git/stacks.git --environment production --yes --wait",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.addSource(cmd.Context(), flags) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			begun, err := a.begin(cmd.Context(), cmd, beginning, flags.repo)
+			if err != nil {
+				return err
+			}
+			if begun != nil && flags.repo == "" {
+				return a.show(*begun, func(bool) { a.writeBegun(a.stdout, *begun) })
+			}
+			return a.addSource(cmd.Context(), flags, begun)
+		},
 	}
+	beginning.add(cmd)
 	flags.add(cmd)
 	return a.listFlags(cmd)
 }
@@ -93,7 +104,17 @@ func readSmall(name string) (string, error) {
 	return string(data), nil
 }
 
-func (a *app) addSource(ctx context.Context, flags sourceFlags) error {
+// began is what `init` and `source add` show: the cluster if it just began,
+// and the source.
+type began struct {
+	Cluster *api.Beginner `json:"cluster,omitempty"`
+	api.Source
+}
+
+func (a *app) addSource(ctx context.Context, flags sourceFlags, begun *api.Beginner) error {
+	if begun != nil { // said at once: its key must not be lost if the repository does not answer
+		a.writeBegun(a.beside(), *begun)
+	}
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -117,7 +138,7 @@ func (a *app) addSource(ctx context.Context, flags sourceFlags) error {
 			return err
 		}
 	}
-	if err := a.show(source, func(bool) { a.writeFound(source, page, plan, flags.yes) }); err != nil || !flags.wait.wait {
+	if err := a.show(began{begun, source}, func(bool) { a.writeFound(source, page, plan, flags.yes) }); err != nil || !flags.wait.wait {
 		return err
 	}
 	return a.await(ctx, api.Goal{}, flags.wait.timeout)

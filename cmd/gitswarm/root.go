@@ -22,7 +22,8 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	paint          palette
-	host           string
+	host           string // empty: the context's, or this machine's
+	context        string
 	output         string
 }
 
@@ -59,13 +60,11 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupDaily, Title: "Every day:"},
 		&cobra.Group{ID: groupOperate, Title: "Operate:"},
-		&cobra.Group{ID: groupMachine, Title: "Machines and repositories:"},
+		&cobra.Group{ID: groupMachine, Title: "Machines, clusters and repositories:"},
 	)
-	host := os.Getenv("GITSWARM_HOST")
-	if host == "" {
-		host = defaultHost
-	}
-	root.PersistentFlags().StringVar(&a.host, "host", host, "daemon to ask (GITSWARM_HOST)")
+	root.PersistentFlags().StringVar(&a.host, "host", os.Getenv("GITSWARM_HOST"),
+		"daemon to ask: unix:///path, or https://HOST:2380 with GITSWARM_TOKEN and GITSWARM_CA_PIN (GITSWARM_HOST; "+defaultHost+")")
+	root.PersistentFlags().StringVar(&a.context, "context", os.Getenv("GITSWARM_CONTEXT"), "cluster to ask, by the name of its context (GITSWARM_CONTEXT)")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -81,9 +80,10 @@ func (a *app) root() *cobra.Command {
 	add(groupDaily, a.statusCommand(), a.planCommand(), a.validateCommand(), a.psCommand(), a.logsCommand(),
 		a.execCommand(), a.statsCommand(), a.inspectCommand(), a.historyCommand(), a.eventsCommand())
 	add(groupOperate, a.approveCommand(), a.rollbackCommand(), a.retryCommand(), a.redeployCommand(), a.restartCommand(),
-		a.scaleCommand(), a.suspendCommand(), a.resumeCommand())
-	add(groupMachine, a.initCommand(), a.daemonCommand(), a.leaveCommand(), a.doctorCommand(), a.sourceCommand(), a.nodeCommand(),
-		a.volumeCommand(), a.versionCommand())
+		a.scaleCommand(), a.suspendCommand(), a.resumeCommand(), a.rebalanceCommand())
+	add(groupMachine, a.initCommand(), a.joinCommand(), a.leaveCommand(), a.tokenCommand(), a.nodeCommand(), a.clusterCommand(),
+		a.authorityCommand(), a.unlockCommand(), a.unlockKeyCommand(), a.backupCommand(), a.restoreCommand(), a.upgradeCommand(),
+		a.sourceCommand(), a.volumeCommand(), a.contextCommand(), a.daemonCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }
 

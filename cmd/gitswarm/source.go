@@ -70,9 +70,10 @@ func (a *app) sourceAddCommand() *cobra.Command {
 		Use: "add --repo URL", Short: "Watch one more repository",
 		Example: "  gitswarm source add --repo git@example.com:team/more.git --git-ssh-key deploy_key --known-hosts known_hosts",
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.addSource(cmd.Context(), flags) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.addSource(cmd.Context(), flags, nil) },
 	}
 	flags.add(cmd)
+	_ = cmd.MarkFlagRequired("repo")
 	return a.listFlags(cmd)
 }
 

@@ -36,7 +36,7 @@ func (a *app) statusCommand() *cobra.Command {
 			"With --wait it ends when the rollouts end, and its exit code says how:\n" +
 			"  0 healthy\n  1 usage, or the daemon is not reachable\n  2 failed or rolled back\n  3 timed out\n" +
 			"  4 refused\n  5 superseded by a newer commit\n  6 awaiting approval, a window or resume\n" +
-			"Without --wait it is 0 if the daemon answered.",
+			"Without --wait it is 0 if the daemon answered, and 1 where no manager leads: the page is stale then, and says so.",
 		Example: "  gitswarm status\n  gitswarm status shop\n  gitswarm status --watch\n" +
 			"  gitswarm status shop --wait --revision $(git rev-parse HEAD)",
 		Args:              cobra.MaximumNArgs(1),
@@ -72,8 +72,12 @@ func (a *app) showStatus(ctx context.Context, stack string, all bool) error {
 	if err := client.get(ctx, "/v1/status", nil, &page); err != nil {
 		return err
 	}
-	if stack == "" {
-		return a.show(page, func(wide bool) { a.writeStatus(a.stdout, page, all || wide) })
+	if stack == "" || page.Machine != nil {
+		err := a.show(page, func(wide bool) { a.writeStatus(a.stdout, page, all || wide) })
+		if err == nil && page.Leaderless != nil {
+			return &exitError{code: api.CodeError}
+		}
+		return err
 	}
 
 	var one api.Stack

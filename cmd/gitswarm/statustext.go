@@ -20,6 +20,13 @@ const (
 // to type, then the stacks. Those that are healthy and synced are counted
 // alone unless all is set or they are few.
 func (a *app) writeStatus(w io.Writer, page api.Status, all bool) {
+	if page.Machine != nil {
+		fmt.Fprintln(w, page.Machine.Text)
+		return
+	}
+	if page.Leaderless != nil {
+		fmt.Fprintf(w, "%s  → %s\n", a.paint.red(page.Leaderless.Text), page.Leaderless.Remedy)
+	}
 	fmt.Fprintln(w, a.statusHead(page))
 	a.writeProblems(w, page.Problems)
 	if len(page.Stacks) == 0 {

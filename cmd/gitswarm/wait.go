@@ -27,7 +27,7 @@ func (a *app) await(ctx context.Context, goal api.Goal, timeout time.Duration) e
 	progress := progress{app: a, shown: map[string]bool{}}
 	for heard := false; ; heard = true {
 		outcome, err := a.awaitOnce(ctx, client, goal, time.Until(deadline), &progress)
-		lost := errors.Is(err, errStreamEnded) || errors.Is(err, errUnreachable)
+		lost := errors.Is(err, errStreamEnded) || errors.Is(err, errUnreachable) || leaderless(err)
 		switch {
 		case err == nil:
 			if err := a.writeOutcome(a.stdout, outcome); err != nil {
@@ -83,6 +83,12 @@ func (a *app) awaitOnce(ctx context.Context, c *client, goal api.Goal, left time
 		err = errStreamEnded
 	}
 	return api.Outcome{}, err
+}
+
+// leaderless reports whether a daemon answered that no manager leads.
+func leaderless(err error) bool {
+	var failed *api.Failure
+	return errors.As(err, &failed) && (failed.Code == api.CodeNoLeader || failed.Code == api.CodeNoQuorum)
 }
 
 // progress prints each line once, where it disturbs no script.

@@ -31,6 +31,7 @@ type world struct {
 	store *store.Store
 	blobs *blobs.Blobs
 	host  string
+	place machine
 
 	mu    sync.Mutex
 	tasks int
@@ -51,6 +52,8 @@ func newWorld(t testing.TB, dir string) *world {
 	state, err := store.Open(store.Config{Dir: filepath.Join(dir, "raft"), Node: worldNode, Keyring: keyring})
 	must(t, err)
 	w := &world{t: t, store: state, blobs: kept, host: "unix://" + filepath.Join(dir, "run", "gitswarm.sock")}
+	w.place.become(api.IsManager, "")
+	w.do(store.Command{PutCluster: &swarm.Cluster{ID: "c1", Tokens: swarm.JoinTokens{Worker: "GSTKN-1-w", Manager: "GSTKN-1-m"}}})
 	w.do(store.Command{PutNode: &swarm.Node{
 		ID: worldNode, Availability: swarm.NodeActive, State: swarm.NodeReady, Role: "manager", Since: time.Now(),
 		Description: swarm.NodeDescription{
@@ -68,6 +71,7 @@ func (w *world) serve(t testing.TB) (stop func()) {
 	server := api.New(api.Config{
 		View: view, Changes: changes, Blobs: w.blobs, Explain: explainStore, Scratch: t.TempDir(),
 		Sources: clerk, Rollouts: clerk, Stacks: clerk, Volumes: clerk, Planner: clerk, Streams: clerk,
+		Nodes: clerk, Keys: clerk, Upkeep: clerk, Users: clerk, Machine: &w.place, Node: worldNode,
 		Version: api.Version{Version: "v0.0.0-test", Go: "go1"},
 	})
 	listener, err := api.Listen(strings.TrimPrefix(w.host, "unix://"))
@@ -169,6 +173,17 @@ func (w *world) command(ts *testscript.TestScript, neg bool, args []string) {
 		w.decide(swarm.StackName(strings.Split(args[0], "/")[0]), swarm.Decision{}, []swarm.KeptVolume{{ID: swarm.VolumeID(args[0]), Node: worldNode, Created: time.Now()}})
 	case "orphan": // STACK/NAME
 		w.decide(swarm.StackName(strings.Split(args[0], "/")[0]), swarm.Decision{}, []swarm.KeptVolume{{ID: swarm.VolumeID(args[0]), Node: worldNode, Created: time.Now(), Orphan: time.Now()}})
+	case "node": // ID HOSTNAME ROLE
+		w.do(store.Command{PutNode: &swarm.Node{
+			ID: swarm.NodeID(args[0]), Availability: swarm.NodeActive, State: swarm.NodeReady, Role: args[2], Since: time.Now(),
+			Description: swarm.NodeDescription{Hostname: args[1], OS: "linux", Arch: "amd64", Build: "b81e004", Address: "10.0.0.9:2377"},
+		}})
+	case "place": // MEMBERSHIP
+		w.place.become(api.Membership(args[0]), "")
+	case "asked": // TEXT: what the machine was asked last
+		if w.place.asked != args[0] {
+			ts.Fatalf("the machine was asked %q, want %q", w.place.asked, args[0])
+		}
 	case "down":
 		node, _ := w.store.View().Node(worldNode)
 		node.State, node.Since = swarm.NodeDown, time.Now()

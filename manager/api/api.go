@@ -25,7 +25,7 @@ import (
 // Config is what the API shows and whom it asks. What is not called optional is
 // required.
 type Config struct {
-	View    func() View    // the newest
+	View    func() View    // the newest; nil where Machine is in no cluster
 	Changes func() Changes // of anything that a View shows
 	Blobs   Blobs
 
@@ -39,9 +39,6 @@ type Config struct {
 	Keys     Keys
 	Upkeep   Upkeep
 	Users    Users
-
-	Cluster func() (swarm.Cluster, bool)
-	Tokens  func() []swarm.UserToken // of users
 
 	Machine  Machine           // optional: without it this machine neither begins nor joins
 	Node     swarm.NodeID      // this manager; required with Managers

@@ -35,6 +35,8 @@ func (blank) Nodes() []swarm.Node                                  { return nil 
 func (blank) Endpoints() []swarm.Endpoint                          { return nil }
 func (blank) Volumes() []swarm.KeptVolume                          { return nil }
 func (blank) Grants() []swarm.Grant                                { return nil }
+func (blank) Cluster() (c swarm.Cluster, ok bool)                  { return c, false }
+func (blank) Tokens() []swarm.UserToken                            { return nil }
 func (blank) Events(uint64, int) []swarm.Event                     { return nil }
 
 func (b *blank) Plan(_ context.Context, request PlanRequest) (PlanResult, error) {

@@ -88,10 +88,10 @@ func (s *Server) clusterRoutes(api huma.API) {
 }
 
 func (s *Server) cluster() swarm.Cluster {
-	if s.Cluster == nil {
+	if s.View == nil {
 		return swarm.Cluster{}
 	}
-	cluster, _ := s.Cluster()
+	cluster, _ := s.View().Cluster()
 	return cluster
 }
 

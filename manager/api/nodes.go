@@ -188,8 +188,8 @@ func (s *Server) labelNode(ctx context.Context, in *onNode[labelBody]) (*body[Do
 }
 
 func (s *Server) removeNode(ctx context.Context, in *struct {
-	oneNode
-	Force bool `query:"force" doc:"although it is not down"`
+	Node  string `path:"node" maxLength:"255" doc:"id, the first letters of one, or hostname"`
+	Force bool   `query:"force" doc:"although it is not down"`
 }) (*body[Done], error) {
 	return s.onNode(in.Node, "%s is forgotten; its certificate is worth nothing from now on", func(node swarm.NodeID) error {
 		return s.Nodes.RemoveNode(ctx, node, in.Force, by(ctx))

@@ -21,6 +21,8 @@ type View interface {
 	Endpoints() []swarm.Endpoint
 	Volumes() []swarm.KeptVolume
 	Grants() []swarm.Grant
+	Cluster() (swarm.Cluster, bool)
+	Tokens() []swarm.UserToken // of users
 	// Events returns at most limit events with an index above since, oldest
 	// first; with since 0 the newest ones.
 	Events(since uint64, limit int) []swarm.Event

@@ -163,10 +163,10 @@ func (s *Server) tokenRoutes(api huma.API) {
 }
 
 func (s *Server) tokens() []swarm.UserToken {
-	if s.Tokens == nil {
+	if s.View == nil {
 		return nil
 	}
-	return s.Tokens()
+	return s.View().Tokens()
 }
 
 func tokenView(token swarm.UserToken, now time.Time) Token {
