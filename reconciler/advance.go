@@ -137,7 +137,7 @@ func (s *step) excuse() {
 		if s.nodes[t.Node] != nil && !t.asked() && !t.succeeded() {
 			continue
 		}
-		t.Excused = "node lost"
+		t.Excused = nodeLost
 		s.desire(t, max(t.Desired, swarm.DesiredStop))
 		s.happened("task", t.seat, "was lost with node "+string(t.Node))
 	}

@@ -24,6 +24,9 @@ func (s *step) create(st *seat, g target, notBefore time.Time) {
 	if last := s.before(st, g); last != nil {
 		t.Replaces = last.ID
 	}
+	for _, other := range st.tasks { // an earlier leader's clock may have been ahead
+		t.Created = later(t.Created, other.Created.Add(1))
+	}
 
 	first := s.startsFirst(st, g)
 	crowded := st.any(func(t *task) bool { return t.live() && (!first || !t.holding()) })

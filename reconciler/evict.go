@@ -110,7 +110,7 @@ func claims(def *swarm.Service) bool {
 // mayGo reports whether a task may go for the one that its seat moves to.
 func (s *step) mayGo(st *seat, t, keeper *task, first bool) bool {
 	switch {
-	case keeper.healthy(), !first && s.ready(keeper):
+	case keeper.healthy(), !first && s.ready(keeper) && keeper.Desired < swarm.DesiredRun: // else it was begun when two were allowed
 		return true
 	case t.unwelcome == "":
 		return false
@@ -158,25 +158,31 @@ func (s *step) evict(t *task) {
 	s.push(t, swarm.DesiredStop)
 }
 
-// moving counts the service's seats that are on their way to another node:
-// those that have a successor of a task that its node may not keep, but no
-// healthy one yet.
+// moving counts the service's seats that are on their way to another node: those
+// that have a successor of a task that moves, but no healthy one yet.
 func (sv *service) moving() (count int) {
 	for _, st := range sv.seats {
-		if st.moving() {
-			count++
-		}
+		count += number(st.moving())
 	}
 	return count
 }
 
 func (st *seat) moving() bool {
-	for i, t := range slices.Backward(st.tasks) {
+	if settled := st.newest(func(t *task) bool { return t.staying() && t.healthy() }); settled != nil &&
+		!st.any(func(t *task) bool { return t != settled && t.live() }) {
+		return false
+	}
+	var last *task // the seat's youngest
+	for _, t := range slices.Backward(st.tasks) {
+		rebalanced := last != nil && last.live() && t.staying() && t.Spec == last.Spec
 		switch {
-		case !t.Status.Healthy.IsZero() && t.unwelcome == "" && t.Excused == "":
+		case t.unwelcome != "", t.Excused != "" && t.Excused != nodeLost, rebalanced:
+			return last != nil
+		case !t.Status.Healthy.IsZero():
 			return false
-		case t.unwelcome != "", slices.Contains([]string{"node drained", "node no longer fits", "rebalanced"}, t.Excused):
-			return i < len(st.tasks)-1
+		}
+		if last == nil {
+			last = t
 		}
 	}
 	return false

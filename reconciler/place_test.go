@@ -58,7 +58,7 @@ func (c *cluster) admits(t *swarm.Task, n *swarm.Node) bool {
 	}
 	here := 0
 	for _, other := range c.tasks {
-		if other.Node == n.ID && other.Service == t.Service && other.Status.State.Live() && other.Desired <= swarm.DesiredDrain {
+		if other.ID != t.Replaces && other.Node == n.ID && other.Service == t.Service && other.Status.State.Live() && other.Desired <= swarm.DesiredDrain {
 			here++
 		}
 	}

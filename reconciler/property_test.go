@@ -30,6 +30,7 @@ func drawStack(t *rapid.T, version int) *swarm.Stack {
 		service.Replicas = rapid.IntRange(0, 4).Draw(t, "replicas")
 		service.Restart.Condition = rapid.SampledFrom([]swarm.RestartCondition{swarm.RestartAny, swarm.RestartOnFailure, swarm.RestartNone}).Draw(t, "restart")
 		service.Restart.MaxAttempts = rapid.IntRange(0, 2).Draw(t, "attempts")
+		service.Rebalance = rapid.Bool().Draw(t, "rebalance")
 		service.Reversible = rapid.Bool().Draw(t, "reversible")
 		service.RollbackGroup = rapid.SampledFrom([]string{"", "", "g"}).Draw(t, "group")
 		drawPolicy(t, &service.Update)
@@ -126,6 +127,7 @@ func TestEveryRolloutEndsWhateverHappens(t *testing.T) {
 			node.State, node.Availability = swarm.NodeReady, swarm.NodeActive
 		}
 		c.obstacles = nil
+		clear(c.tight)
 		c.record.Version++
 		c.run(2*time.Hour, func() bool { return ended(c) })
 		waits := c.record.Rollout.Phase == swarm.PhaseWaiting && strings.Contains(c.record.Rollout.Why, "waits for") // for what was dead before
@@ -183,7 +185,7 @@ func disturb(t *rapid.T, c *cluster, i int) {
 	name := rapid.SampledFrom(serviceNames).Draw(t, "service")
 	node := c.nodes[rapid.SampledFrom([]swarm.NodeID{"n1", "n2", "n3"}).Draw(t, "node")]
 	c.record.Version++
-	switch action := rapid.IntRange(0, 13).Draw(t, "action"); action {
+	switch action := rapid.IntRange(0, 17).Draw(t, "action"); action {
 	case 0, 1, 2, 3:
 		stack := drawStack(t, rapid.IntRange(2, 4).Draw(t, "version"))
 		if !slices.ContainsFunc(c.record.Quarantine, func(q swarm.Quarantined) bool { return q.Content == digest(stack) }) {
@@ -210,7 +212,20 @@ func disturb(t *rapid.T, c *cluster, i int) {
 		node.Availability = swarm.NodeDrained
 	case 8:
 		c.say("> node %s ready", node.ID)
+		c.tight[node.ID] = false
 		node.State, node.Availability = swarm.NodeReady, swarm.NodeActive
+	case 14:
+		c.say("> node %s paused", node.ID)
+		node.Availability = swarm.NodePaused
+	case 15:
+		c.say("> node %s unknown", node.ID)
+		node.State = swarm.NodeUnknown
+	case 16:
+		c.say("> node %s tight", node.ID)
+		c.tight[node.ID] = true
+	case 17:
+		c.say("> rebalance")
+		c.record.Rebalance = true
 	case 9:
 		c.say("> lead")
 		c.record.Rollout.Opened = c.now

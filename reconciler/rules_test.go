@@ -9,6 +9,7 @@ import (
 // first, or moves.
 func watchRules() func(*cluster) {
 	states := map[swarm.TaskID]swarm.TaskState{}
+	cutOff := map[swarm.TaskID]bool{}     // tasks whose node was down: they end once it has returned
 	several := map[swarm.ServiceID]bool{} // services that have had more than one replica
 	return func(c *cluster) {
 		running := map[string]int{}
@@ -21,7 +22,10 @@ func watchRules() func(*cluster) {
 			states[id] = t.Status.State
 			seat := seatName(*t)
 			patient := t.Desired >= swarm.DesiredStop && c.now.Sub(t.DesiredAt) >= stopPatience
-			if t.Status.State.Running() && !c.unreachable(t) && !patient && t.Excused != "node lost" {
+			if node := c.nodes[t.Node]; node != nil && node.State == swarm.NodeDown {
+				cutOff[id] = true
+			}
+			if t.Status.State.Running() && !c.unreachable(t) && !patient && !cutOff[id] {
 				running[seat]++
 			}
 			first[seat] = first[seat] || c.startsFirst(t)
@@ -50,11 +54,22 @@ func (c *cluster) startsFirst(t *swarm.Task) bool {
 	return false
 }
 
+// endless reports whether some content says that the task's service never ends
+// by itself: a move that began under it goes on.
+func (c *cluster) endless(t *swarm.Task) bool {
+	for _, stack := range c.contents {
+		if service, known := stack.Service(t.Service.Name()); known && service.Restart.Condition == swarm.RestartAny {
+			return true
+		}
+	}
+	return false
+}
+
 // moves reports whether the task's seat has two tasks because one of them is on
 // its way to another node, and may.
 func (c *cluster) moves(t *swarm.Task) bool {
 	def := c.definition(t)
-	if t.Job || def == nil || def.Restart.Condition != swarm.RestartAny || len(c.volumesOf(t)) > 0 {
+	if t.Job || def == nil || !c.endless(t) || len(c.volumesOf(t)) > 0 {
 		return false
 	}
 	for _, other := range c.tasks {
