@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -383,9 +384,9 @@ func TestStrangersOfOneAddressAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
-		if _, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Error("one more is let in")
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("one more is let in: %v", err)
 		}
 	}
 	if n := strings.Count(log.String(), "too many connections"); n != 1 {
@@ -394,6 +395,36 @@ func TestStrangersOfOneAddressAreBounded(t *testing.T) {
 	n := c.node(t, "w1", swarm.RoleWorker)
 	if _, err := client(t, address, n).Authority(t.Context()); err != nil {
 		t.Errorf("a node among many strangers: %v", err)
+	}
+}
+
+func TestConnectionsOfOneNodeAreBounded(t *testing.T) {
+	c := newTown(t)
+	address, log := c.open(t)
+	greedy := c.node(t, "w1", swarm.RoleWorker)
+	served := func() bool {
+		conn, err := greedy.Dial(t.Context(), address, identity.ProtocolWire)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err = conn.Read(make([]byte, 1)) // the server's first frame
+		return err == nil
+	}
+	for n := range maxOfNode {
+		if !served() {
+			t.Fatalf("connection %d is not served", n)
+		}
+	}
+	if served() {
+		t.Error("one more is served")
+	}
+	if !strings.Contains(log.String(), "too many connections open") {
+		t.Errorf("the log says %s", log)
+	}
+	if _, err := client(t, address, c.node(t, "w2", swarm.RoleWorker)).Authority(t.Context()); err != nil {
+		t.Errorf("another node: %v", err)
 	}
 }
 

@@ -65,10 +65,10 @@ func Serve(ctx context.Context, listener net.Listener, services Services) error 
 	if services.Refusals == nil {
 		services.Refusals = identity.NewRefusals(slog.New(slog.DiscardHandler))
 	}
-	hall := newHall(listener.Addr(), services.Refusals)
+	door := newDoor(listener, services.Refusals)
 	group, serving := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveStrangers(serving, hall, services) })
-	group.Go(func() error { return serveNodes(serving, door{Listener: listener, hall: hall}, services) })
+	group.Go(func() error { return serveStrangers(serving, door.hall, services) })
+	group.Go(func() error { return serveNodes(serving, door, services) })
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}

@@ -26,17 +26,11 @@ const (
 	strangerIdles    = 5 * time.Second
 )
 
-// stranger reports whether a connection has TLS and showed no certificate.
-func stranger(conn net.Conn) bool {
-	secured, ok := conn.(*tls.Conn)
-	if !ok {
-		return false
-	}
-	_, err := identity.PeerOf(secured.ConnectionState())
-	return err != nil
-}
+// maxOfNode bounds the connections of one node's certificate: an agent needs
+// one, a manager a few.
+const maxOfNode = 16
 
-// serveStrangers answers the connections that hall lets in, until it is closed.
+// serveStrangers answers the connections that hall lets in, until ctx ends.
 func serveStrangers(ctx context.Context, hall *hall, services Services) error {
 	s := grpc.NewServer(
 		grpc.Creds(shaken{}),
@@ -59,50 +53,90 @@ func serveStrangers(ctx context.Context, hall *hall, services Services) error {
 	}
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
-	if err := s.Serve(hall); err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+	if err := s.Serve(hall); err != nil && ctx.Err() == nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve strangers: %w", err)
 	}
 	return nil
 }
 
-// door is a listener for nodes: it sends strangers to the hall.
+// door is a listener for nodes, and for this machine itself: it sends strangers
+// to the hall.
 type door struct {
 	net.Listener
-	hall *hall
+	hall     *hall
+	nodes    *crowd
+	refusals *identity.Refusals
+}
+
+func newDoor(listener net.Listener, refusals *identity.Refusals) door {
+	return door{Listener: listener, hall: newHall(listener.Addr(), refusals), nodes: newCrowd(maxOfNode), refusals: refusals}
 }
 
 // Accept gives the next connection of a node.
 func (d door) Accept() (net.Conn, error) {
 	for {
 		conn, err := d.Listener.Accept()
-		if err != nil || !stranger(conn) {
+		secured, ok := conn.(*tls.Conn)
+		if err != nil || !ok {
 			return conn, err
 		}
-		d.hall.enter(conn.(*tls.Conn))
+		peer, err := identity.PeerOf(secured.ConnectionState())
+		if err != nil {
+			d.hall.enter(secured)
+			continue
+		}
+		if leave, ok := d.nodes.enter(string(peer.Node)); ok {
+			return guest{Conn: secured, leave: leave}, nil
+		}
+		turnAway(secured, d.refusals, "its node has too many connections open")
 	}
 }
 
-// hall is a listener that holds a bounded number of strangers.
-type hall struct {
-	address  net.Addr
-	refusals *identity.Refusals
-	conns    chan net.Conn // room for all
-	closed   chan struct{}
-
-	mu   sync.Mutex
-	done bool
-	from map[string]int // strangers by address
-	all  int
+// turnAway ends a connection without a word: the other side may not listen.
+func turnAway(conn *tls.Conn, refusals *identity.Refusals, cause string) {
+	refusals.Note(conn.RemoteAddr(), cause)
+	_ = conn.NetConn().Close()
 }
 
-func newHall(address net.Addr, refusals *identity.Refusals) *hall {
-	return &hall{
-		address: address, refusals: refusals, from: make(map[string]int),
-		conns: make(chan net.Conn, maxStrangers), closed: make(chan struct{}),
+// crowd counts connections by whose they are.
+type crowd struct {
+	each int // of one
+
+	mu    sync.Mutex
+	count map[string]int
+	all   int
+}
+
+func newCrowd(each int) *crowd { return &crowd{each: each, count: make(map[string]int)} }
+
+// enter counts one more, unless there are too many; leave may be called again.
+func (c *crowd) enter(name string) (leave func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count[name] >= c.each {
+		return nil, false
+	}
+	c.count[name]++
+	c.all++
+	return sync.OnceFunc(func() { c.leave(name) }), true
+}
+
+func (c *crowd) leave(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.count[name]--; c.count[name] == 0 {
+		delete(c.count, name)
 	}
 }
 
-// guest leaves the hall when it is closed.
+func (c *crowd) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all
+}
+
+// guest leaves its crowd when it is closed.
 type guest struct {
 	*tls.Conn
 	leave func()
@@ -114,25 +148,44 @@ func (g guest) Close() error {
 	return g.Conn.Close()
 }
 
+// hall is a listener that holds a bounded number of strangers.
+type hall struct {
+	address   net.Addr
+	refusals  *identity.Refusals
+	strangers *crowd
+	closed    chan struct{}
+
+	mu    sync.Mutex
+	done  bool
+	conns chan net.Conn
+}
+
+func newHall(address net.Addr, refusals *identity.Refusals) *hall {
+	return &hall{
+		address: address, refusals: refusals, strangers: newCrowd(maxStrangersFrom),
+		closed: make(chan struct{}), conns: make(chan net.Conn, maxStrangers),
+	}
+}
+
 // enter lets a stranger in, or turns it away where there are too many.
 func (h *hall) enter(conn *tls.Conn) {
-	if h.admit(conn) {
-		return
+	if !h.admit(conn) {
+		turnAway(conn, h.refusals, "too many connections without a certificate are open")
 	}
-	h.refusals.Note(conn.RemoteAddr(), "too many connections without a certificate are open")
-	_ = conn.NetConn().Close() // without a word: it may not listen
 }
 
 func (h *hall) admit(conn *tls.Conn) bool {
-	host := hostOf(conn.RemoteAddr())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.done || h.all >= maxStrangers || h.from[host] >= maxStrangersFrom {
+	leave, ok := h.strangers.enter(hostOf(conn.RemoteAddr()))
+	if !ok {
 		return false
 	}
-	h.all++
-	h.from[host]++
-	h.conns <- guest{Conn: conn, leave: sync.OnceFunc(func() { h.left(host) })}
+	if h.done || h.strangers.size() > maxStrangers {
+		leave()
+		return false
+	}
+	h.conns <- guest{Conn: conn, leave: leave} // there is room for maxStrangers
 	return true
 }
 
@@ -142,15 +195,6 @@ func hostOf(address net.Addr) string {
 		return address.String()
 	}
 	return host
-}
-
-func (h *hall) left(host string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.all--
-	if h.from[host]--; h.from[host] == 0 {
-		delete(h.from, host)
-	}
 }
 
 // Accept gives the next stranger.
