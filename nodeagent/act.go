@@ -179,7 +179,7 @@ func (w *worker) create(ctx context.Context) error {
 	w.seen.Traces = true
 	c := runtime.Container{
 		ID: w.id, Spec: *w.spec, SpecDigest: w.task.Spec, Service: w.task.Service, Slot: w.task.Slot, Files: w.files,
-		NetNS: w.endpoint.NetNS, ResolvConf: w.endpoint.ResolvConf, Hosts: w.endpoint.Hosts,
+		NetNS: w.endpoint.NetNS, ResolvConf: w.endpoint.ResolvConf, Hosts: w.endpoint.Hosts, Env: given(w.task.Generic),
 	}
 	w.mu.Unlock()
 

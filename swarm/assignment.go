@@ -20,6 +20,8 @@ type AssignedTask struct {
 	Desired   Desired   `cbor:"6,keyasint,omitempty"`
 	Job       bool      `cbor:"7,keyasint,omitempty"`
 	Addresses []Address `cbor:"8,keyasint,omitempty"`
+
+	Generic []GenericResource `cbor:"9,keyasint,omitempty"` // what it was given of the node's, by kind
 }
 
 // AssignedNetwork is a network that a node must have.
