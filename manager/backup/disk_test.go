@@ -1,0 +1,121 @@
+package backup_test
+
+import (
+	"bytes"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/manager/backup"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// planted are all things that a manager knows and its disk may not show, in
+// every form that a program might have written.
+func planted(m *manager, unlock []byte) map[string][]byte {
+	clear := map[string][]byte{
+		"a secret": []byte(secretText), "a token": []byte(tokenText), "the authority's key": []byte(privateKey),
+		"a line of the authority's key": []byte(strings.Split(privateKey, "\n")[1]),
+	}
+	forms(clear, "the key that names secrets", m.keyring.ClusterKey())
+	if unlock != nil {
+		forms(clear, "the unlock key", unlock)
+		text := seal.FormatUnlockKey(unlock)
+		clear["the unlock key as people have it"] = []byte(text[8:])
+		clear["a group of the unlock key"] = []byte(text[8:16])
+	}
+	for name, text := range map[string]string{"a secret": secretText, "a token": tokenText} {
+		forms(clear, name, []byte(text))
+	}
+	return clear
+}
+
+func forms(clear map[string][]byte, name string, key []byte) {
+	clear[name] = key
+	clear[name+" in hex"] = []byte(hex.EncodeToString(key))
+	clear[name+" in base64"] = []byte(strings.TrimRight(base64.StdEncoding.EncodeToString(key), "="))[:30]
+	clear[name+" in base64url"] = []byte(base64.RawURLEncoding.EncodeToString(key))[:30]
+	clear[name+" in base32"] = []byte(base32.StdEncoding.EncodeToString(key))[:30]
+	clear[name+" in base36"] = []byte(new(big.Int).SetBytes(key).Text(36))
+}
+
+// TestTheDiskOfAStoppedManagerShowsNothing: with autolock on, not even its
+// keyring does.
+func TestTheDiskOfAStoppedManagerShowsNothing(t *testing.T) {
+	unlock := seal.NewUnlockKey()
+	m := begin(t, unlock)
+	for range 3 { // log, snapshots and blobs of several generations
+		if err := m.store.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		m.propose(store.Command{At: noon, PutSource: &swarm.Source{ID: "main", URL: "https://ana:" + tokenText + "@git.example/x.git", Credential: m.secret}})
+	}
+	if err := m.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	clear := planted(m, unlock)
+	for i, key := range dataKeys(t, m.dir, unlock) {
+		forms(clear, "a data key "+string(rune('0'+i)), key)
+	}
+	files, size := 0, 0
+	err := filepath.WalkDir(m.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for name, bytesOf := range clear {
+			if bytes.Contains(data, bytesOf) {
+				t.Errorf("%s shows %s", path, name)
+			}
+			if strings.Contains(path, string(bytesOf)) {
+				t.Errorf("the name %s shows %s", path, name)
+			}
+		}
+		files, size = files+1, size+len(data)
+		return err
+	})
+	if err != nil || files < 8 || size < 16<<20 {
+		t.Errorf("only %d files of %d bytes were searched: %v", files, size, err)
+	}
+}
+
+// dataKeys reads the keys of a locked keyring by way of a copy without a lock.
+func dataKeys(t *testing.T, dir string, unlock []byte) [][]byte {
+	t.Helper()
+	locked, err := os.ReadFile(filepath.Join(dir, backup.KeyringFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(path, locked, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied, err := seal.Open(path, unlock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := copied.Follow(nil); err != nil {
+		t.Fatal(err)
+	}
+	clear, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys [][]byte // 2 bytes and a checksum of 32, the cluster's key, data keys
+	for at := 2 + 32 + 32; at < len(clear); at += 32 {
+		keys = append(keys, clear[at:at+32])
+	}
+	if len(keys) != 2 || !bytes.Equal(clear[34:66], copied.ClusterKey()) {
+		t.Fatalf("the copy holds %d data keys", len(keys))
+	}
+	return keys
+}
