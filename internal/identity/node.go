@@ -113,11 +113,32 @@ func (n *Node) Save(key, chain, trust []byte) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.replace(next)
+}
+
+// replace needs the lock.
+func (n *Node) replace(next papers) error {
 	if err := n.write(next, n.vault); err != nil {
 		return err
 	}
 	n.current = next
 	return nil
+}
+
+// SaveTrust replaces the roots that are trusted, if they are others: a node
+// whose certificate is of the newest root hears in this way that a rotation has
+// ended. It refuses roots that do not cover the node's own certificate.
+func (n *Node) SaveTrust(trust []byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if bytes.Equal(n.current.trust, trust) {
+		return nil
+	}
+	next, err := newPapers(n.current.key, n.current.chain, trust)
+	if err != nil {
+		return fmt.Errorf("take roots: %w", err)
+	}
+	return n.replace(next)
 }
 
 // Seal rewrites the key as the vault has it now: with its newest data key, or

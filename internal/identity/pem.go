@@ -63,7 +63,7 @@ func base36(data []byte) string {
 }
 
 func parseRequest(csr []byte) (*ecdsa.PublicKey, error) {
-	block, err := onlyBlock(csr, blockRequest)
+	block, err := firstBlock(csr, blockRequest)
 	if err != nil {
 		return nil, fmt.Errorf("read certificate request: %w", err)
 	}
@@ -86,7 +86,7 @@ func encodeCertificate(der []byte) []byte {
 }
 
 func parseCertificate(data []byte) (*x509.Certificate, error) {
-	der, err := onlyBlock(data, blockCertificate)
+	der, err := firstBlock(data, blockCertificate)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 }
 
 func parseKey(data []byte) (*ecdsa.PrivateKey, error) {
-	der, err := onlyBlock(data, blockKey)
+	der, err := firstBlock(data, blockKey)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
@@ -158,9 +158,9 @@ func parseKey(data []byte) (*ecdsa.PrivateKey, error) {
 	return private, nil
 }
 
-// onlyBlock returns the content of data's first PEM block, which must be of
+// firstBlock returns the content of data's first PEM block, which must be of
 // the kind.
-func onlyBlock(data []byte, kind string) ([]byte, error) {
+func firstBlock(data []byte, kind string) ([]byte, error) {
 	if len(data) > MaxPEM {
 		return nil, fmt.Errorf("more than %d KiB", MaxPEM>>10)
 	}

@@ -93,6 +93,28 @@ func TestTheDroppedRootsKeyIsWorthNothing(t *testing.T) {
 	}
 }
 
+func TestANodeThatRenewedDropsTheOldRootWithoutRenewingAgain(t *testing.T) {
+	stolen := newAuthority(t, "c1")
+	next := rotated(t, stolen)
+	n := newNode(t, stolen, worker("w1"))
+	if err := n.SaveTrust(Finish(next).Trust); err == nil {
+		t.Error("it gave up the root of its own certificate")
+	}
+	renew(t, n, next)
+	expires := n.Expires()
+	if err := n.SaveTrust(Finish(next).Trust); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Open(n.dir); err != nil || !again.Expires().Equal(expires) {
+		t.Errorf("its certificate changed: %v", err)
+	}
+
+	address, _, _ := openPort(t, newNode(t, stolen, manager("m9"))) // whoever has the stolen key
+	if err := reach(t, address, n.Client(ProtocolWire, swarm.RoleManager)); err == nil {
+		t.Error("a manager of the dropped root is believed")
+	}
+}
+
 func TestRotationsThatNeverEndAreBounded(t *testing.T) {
 	a := newAuthority(t, "c1")
 	for range maxRoots - 1 {

@@ -33,30 +33,33 @@ var ErrToken = errors.New("it is not a join token: copy the whole of it, as `git
 // ErrOtherAuthority is of a cluster whose certificate the token does not name.
 var ErrOtherAuthority = errors.New("the token names another certificate authority than the one that answered: its cluster has rotated it (ask a manager for a new token), or this is not a manager of that cluster")
 
-// NewToken makes a token with a new secret.
+// NewToken makes a token with a new secret. It names the oldest root that is
+// trusted, which every manager can prove itself to, whatever certificate it
+// has.
 func NewToken(a swarm.Authority) (string, error) {
 	secret := make([]byte, secretBytes)
 	if _, err := rand.Read(secret); err != nil {
 		return "", fmt.Errorf("make join token: %w", err)
 	}
-	digest, err := digestOf(a.Certificate)
+	digest, err := digestOf(a.Trust)
 	return tokenPrefix + digest + "-" + base36(secret), err
 }
 
-// Repin gives a token the digest of the authority's newest root and keeps its
-// secret. While a rotation is under way tokens stay as they are: every manager
-// can prove itself to one who trusts the old root. Repin them with Finish.
+// Repin gives a token the name of the oldest root that is trusted and keeps its
+// secret. The name changes with Finish alone, so that is when tokens are
+// repinned.
 func Repin(token string, a swarm.Authority) (string, error) {
 	t, err := ParseToken(token)
 	if err != nil {
 		return "", err
 	}
-	digest, err := digestOf(a.Certificate)
+	digest, err := digestOf(a.Trust)
 	return tokenPrefix + digest + "-" + t.secret, err
 }
 
-func digestOf(root []byte) (string, error) {
-	der, err := onlyBlock(root, blockCertificate)
+// digestOf is of the first root.
+func digestOf(roots []byte) (string, error) {
+	der, err := firstBlock(roots, blockCertificate)
 	if err != nil {
 		return "", fmt.Errorf("make join token: read authority: %w", err)
 	}

@@ -55,17 +55,21 @@ func TestRepinningChangesTheAuthorityAndKeepsTheSecret(t *testing.T) {
 	a := newAuthority(t, "c1")
 	next := rotated(t, a)
 	before := newToken(t, a)
-	after, err := Repin(before, next)
+	if during, err := Repin(before, next); err != nil || during != before {
+		t.Errorf("while both roots are trusted %s becomes %s: %v", before, during, err)
+	}
+	if made := newToken(t, next); made[:58] != before[:58] {
+		t.Error("a token made meanwhile names a root that not every manager has a certificate of")
+	}
+	after, err := Repin(before, Finish(next))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if before[58:] != after[58:] || before[:58] == after[:58] {
 		t.Errorf("%s became %s", before, after)
 	}
-	for name, token := range map[string]string{"the old token": before, "the new token": after} {
-		if _, err := mustParse(t, token).Root(next.Trust); err != nil {
-			t.Errorf("%s while both roots are trusted: %v", name, err)
-		}
+	if _, err := mustParse(t, after).Root(next.Certificate); err != nil {
+		t.Error(err)
 	}
 }
 
