@@ -65,6 +65,7 @@ func hostile() map[string]struct{ files, want string } {
 		"chain of includes":        {"include: [a0.yaml]\n" + web + chain(40), "a15.yaml:1: include[0]: include and extends lead deeper than 16 files"},
 		"two documents":            {web + "---\n" + web, "compose.yaml:4: a second YAML document begins here"},
 		"second document unread":   {web + "---\n{{{", "compose.yaml:"},
+		"UTF-16":                   {"\xfe\xff ( (00", "compose.yaml:1: the file is UTF-16"},
 		"not a mapping":            {"- a\n", "compose.yaml:1: a compose file is a mapping"},
 		"empty":                    {"", "compose.yaml:1: the file is empty"},
 		"binary":                   {"\x7fELF\x01\x02\x03", "compose.yaml:1: is not YAML"},

@@ -62,6 +62,9 @@ func checkText(name string, data []byte) *located {
 	if at := bytes.IndexByte(data, 0); at >= 0 {
 		return &located{place{name, line(data, at)}, "the file holds a NUL byte; compose and env files are text"}
 	}
+	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) { // byte order marks; YAML 1.1, section 5.2
+		return &located{place{name, 1}, "the file is UTF-16; save it as UTF-8"}
+	}
 	return nil
 }
 
