@@ -11,6 +11,9 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
+// ErrUnreached means that there was no connection: nothing was sent.
+var ErrUnreached = errors.New("the manager was not reached")
+
 // ManagerServer is what a manager does for the others. Whoever implements it
 // may trust that a manager calls.
 type ManagerServer interface {
@@ -191,7 +194,8 @@ func servePutBlob(server any, stream grpc.ServerStream) error {
 	return stream.SendMsg(&nothing{})
 }
 
-// Propose forwards an entry to the manager, which must lead.
+// Propose forwards an entry to the manager, which must lead. Error:
+// ErrUnreached.
 func (c *Client) Propose(ctx context.Context, entry []byte) (reply ProposeReply, err error) {
 	if err := c.give(ctx, proposeMethod, nil, entry, &reply); err != nil {
 		return reply, fmt.Errorf("forward an entry: %w", plain(err))
@@ -230,7 +234,10 @@ func (c *Client) give(ctx context.Context, method string, first any, data []byte
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
-	if err == nil && first != nil {
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreached, plain(err))
+	}
+	if first != nil {
 		err = stream.SendMsg(first)
 	}
 	if err == nil {
