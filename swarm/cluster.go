@@ -43,8 +43,8 @@ func (s ClusterSettings) Defaulted() ClusterSettings {
 type Authority struct {
 	Certificate []byte `cbor:"1,keyasint,omitempty"` // PEM: what new certificates are signed by
 	Key         []byte `cbor:"2,keyasint,omitempty"` // PEM
-	Trust       []byte `cbor:"3,keyasint,omitempty"` // PEM: every root that is trusted; two while a rotation is under way
-	Cross       []byte `cbor:"4,keyasint,omitempty"` // PEM: Certificate, signed by the root before it, while a rotation is under way
+	Trust       []byte `cbor:"3,keyasint,omitempty"` // PEM: every root that is trusted, oldest first; one unless a rotation is under way
+	Cross       []byte `cbor:"4,keyasint,omitempty"` // PEM: Certificate, signed by the root before it, and so on back to the oldest, while a rotation is under way
 }
 
 // JoinTokens let machines in. They are secret.

@@ -200,7 +200,39 @@ func once(ctx context.Context, address string, config *tls.Config, method string
 	return nil
 }
 
-// Renew asks for a new certificate, of the key of csr.
+// Renew gives n a new key and certificate by the manager at address, in the
+// role that the cluster gives it now. It returns once a manager has seen the
+// new certificate (Port.Admit is told its issuer), so that the root of the old
+// one may go.
+func Renew(ctx context.Context, n *identity.Node, address string) error {
+	key, csr, err := identity.NewRequest()
+	if err != nil {
+		return err
+	}
+	var answer Renewed
+	config := n.Client(identity.ProtocolWire, swarm.RoleManager)
+	if err := once(ctx, address, config, renewMethod, &renewal{CSR: csr}, &answer); err != nil {
+		return fmt.Errorf("renew certificate of node %s: %w", n.Peer().Node, err)
+	}
+	if err := n.Save(key, answer.Chain, answer.Trust); err != nil {
+		return err
+	}
+	return FollowTrust(ctx, n, address)
+}
+
+// FollowTrust takes over the roots that the manager at address trusts: after a
+// rotation has ended, n goes on trusting the old root until somebody calls this
+// or Renew.
+func FollowTrust(ctx context.Context, n *identity.Node, address string) error {
+	var said roots
+	config := n.Client(identity.ProtocolWire, swarm.RoleManager)
+	if err := once(ctx, address, config, authorityMethod, &nothing{}, &said); err != nil {
+		return fmt.Errorf("ask manager %s which roots are trusted: %w", address, err)
+	}
+	return n.SaveTrust(said.Trust)
+}
+
+// Renew asks for a certificate of the key of csr.
 func (c *Client) Renew(ctx context.Context, csr []byte) (answer Renewed, err error) {
 	if err := c.invoke(ctx, renewMethod, &renewal{CSR: csr}, &answer); err != nil {
 		return answer, fmt.Errorf("renew certificate: %w", err)

@@ -28,6 +28,7 @@ type town struct {
 	authority swarm.Authority
 	tokens    swarm.JoinTokens
 	roles     map[swarm.NodeID]string // of nodes that are there
+	saw       identity.Peer           // whom its port admitted last
 }
 
 func newTown(t testing.TB) *town {
@@ -59,6 +60,12 @@ func (c *town) change(t testing.TB, do func() error) {
 	if err := do(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (c *town) admitted() identity.Peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.saw
 }
 
 func (c *town) Authority(context.Context) ([]byte, error) {
@@ -143,6 +150,12 @@ func (c *town) open(t testing.TB) (address string, log *journal) {
 	log = &journal{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	port := identity.Listen(l, func() *tls.Config { return m1.Server(identity.ProtocolWire) }, logger)
+	port.Admit = func(peer identity.Peer, _ string) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.saw = peer
+		return nil
+	}
 	services := Services{Agents: c, Managers: c, Join: c, Refusals: identity.NewRefusals(logger)}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -286,15 +299,8 @@ func TestRenewalGivesTheRoleOfTheStateAndNothingToTheRemoved(t *testing.T) {
 	c := newTown(t)
 	address, _ := c.open(t)
 	n := c.node(t, "n1", swarm.RoleWorker)
-	cl := client(t, address, n)
-
 	c.change(t, func() error { c.roles["n1"] = swarm.RoleManager; return nil })
-	key, r := request(t)
-	renewed, err := cl.Renew(t.Context(), r.CSR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Save(key, renewed.Chain, renewed.Trust); err != nil {
+	if err := Renew(t.Context(), n, address); err != nil {
 		t.Fatal(err)
 	}
 	if p := n.Peer(); p.Role != swarm.RoleManager || p.Node != "n1" {
@@ -302,8 +308,34 @@ func TestRenewalGivesTheRoleOfTheStateAndNothingToTheRemoved(t *testing.T) {
 	}
 
 	c.change(t, func() error { delete(c.roles, "n1"); return nil })
-	if _, err := cl.Renew(t.Context(), r.CSR); err == nil || !strings.Contains(err.Error(), ErrRemoved.Error()) {
+	if err := Renew(t.Context(), n, address); err == nil || !strings.Contains(err.Error(), ErrRemoved.Error()) {
 		t.Errorf("error of a removed node is %v", err)
+	}
+}
+
+func TestARenewedCertificateIsShownBeforeRenewalReturns(t *testing.T) {
+	c := newTown(t)
+	address, _ := c.open(t)
+	n := c.node(t, "n1", swarm.RoleWorker)
+	c.change(t, func() (err error) {
+		c.authority, err = identity.Rotate(c.authority, "c1", time.Now())
+		return err
+	})
+	if err := Renew(t.Context(), n, address); err != nil {
+		t.Fatal(err)
+	}
+	issuer := identity.IssuerOf(c.authority)
+	if last := c.admitted(); last.Node != "n1" || last.Issuer != issuer {
+		t.Errorf("the manager saw %+v last, want issuer %s", last, issuer)
+	}
+
+	renewed, _ := c.open(t) // the manager has renewed, too
+	c.change(t, func() error { c.authority = identity.Finish(c.authority); return nil })
+	if err := FollowTrust(t.Context(), n, renewed); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(n.Trust(), c.authority.Trust) {
+		t.Error("the node goes on trusting the old root")
 	}
 }
 
