@@ -31,6 +31,13 @@ func (a *alarms[K]) set(key K, at time.Time) {
 	heap.Push(&a.queue, alarm[K]{key, at})
 }
 
+// sooner moves the moment of a key to an earlier one, if it is.
+func (a *alarms[K]) sooner(key K, at time.Time) {
+	if before, set := a.at[key]; !set || at.Before(before) {
+		a.set(key, at)
+	}
+}
+
 // due takes the earliest key whose moment has come, or returns the zero key.
 func (a *alarms[K]) due(now time.Time) (key K) {
 	a.skipReplaced()

@@ -94,7 +94,8 @@ func tryAgain(waiting []swarm.Problem, now time.Time) (soonest time.Time) {
 }
 
 // followStacks advances each stack that Apply touched, and each whose deadline
-// has come. Stacks that wait for room are looked at again with every change.
+// has come. Stacks that wait for room are looked at again when there may be
+// some.
 func (m *Manager) followStacks(ctx context.Context) error {
 	touched := m.store.Subscribe()
 	defer touched.Close()
@@ -113,7 +114,7 @@ func (m *Manager) followStacks(ctx context.Context) error {
 				m.log.Error("stack not advanced", "stack", name, "err", err)
 				askAt = time.Now().Add(retryAfter)
 			}
-			round.looked(m.store.View(), name, askAt)
+			round.looked(m.store.View(), name, askAt, m.followsNodes(ctx, name))
 		}
 		select {
 		case <-ctx.Done():

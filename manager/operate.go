@@ -10,6 +10,7 @@ import (
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/manager/api"
 	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/reconciler"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -229,6 +230,38 @@ func (m *Manager) Scale(ctx context.Context, name swarm.StackName, replicas map[
 
 // maxReplicas bounds one service, as the compose loader does.
 const maxReplicas = 10_000
+
+// Rebalance asks a stack, or every one, to move replicas to emptier nodes, one
+// at a time, and returns the services that it concerns.
+func (m *Manager) Rebalance(ctx context.Context, name swarm.StackName, by string) ([]swarm.ServiceID, error) {
+	records := m.store.View().Stacks()
+	if name != "" {
+		record, err := m.record(name)
+		if err != nil {
+			return nil, fmt.Errorf("rebalance %s: %w", name, err)
+		}
+		records = []swarm.StackRecord{record}
+	}
+
+	var concerned []swarm.ServiceID
+	for _, record := range records {
+		stack, err := m.content(ctx, record.Healthy.Content)
+		if err != nil {
+			return concerned, fmt.Errorf("rebalance %s: %w", record.Name, err)
+		}
+		services := reconciler.Movable(stack)
+		if len(services) == 0 || record.Removing {
+			continue
+		}
+		if err := m.operate(ctx, by, store.Operate{Stack: record.Name, Rebalance: true}); err != nil {
+			return concerned, fmt.Errorf("rebalance %s: %w", record.Name, err)
+		}
+		for _, service := range services {
+			concerned = append(concerned, swarm.NewServiceID(record.Name, service))
+		}
+	}
+	return concerned, nil
+}
 
 // Suspend keeps a stack as it is: no commit is rolled out until Resume.
 func (m *Manager) Suspend(ctx context.Context, name swarm.StackName, why, by string) error {

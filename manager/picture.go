@@ -22,6 +22,7 @@ type picture struct {
 	mu      sync.Mutex
 	cluster *scheduler.Cluster
 	placed  map[swarm.StackName][]swarm.TaskID           // tasks in cluster
+	leaving map[swarm.StackName]map[swarm.NodeID]int     // how many of these are on their way out
 	on      map[swarm.NetworkID]map[swarm.StackName]bool // stacks with addresses there
 	uses    map[swarm.StackName]map[swarm.NetworkID]bool // the same, by stack
 }
@@ -53,13 +54,20 @@ func (p *picture) stacksOn(networks []swarm.NetworkID) []swarm.StackName {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// load returns how many tasks each node has.
+// load returns how many tasks each node has that stay there. One that leaves
+// does not count: its successor already does, elsewhere.
 func (p *picture) load() map[swarm.NodeID]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
 	p.catchUp()
-	return p.cluster.Load()
+	load := p.cluster.Load()
+	for _, leaving := range p.leaving {
+		for node, tasks := range leaving {
+			load[node] -= tasks
+		}
+	}
+	return load
 }
 
 // catchUp takes in what was touched since the last time.
@@ -89,6 +97,7 @@ func (p *picture) catchUp() {
 func (p *picture) begin(view *store.View) {
 	p.cluster = new(scheduler.Cluster)
 	p.placed = make(map[swarm.StackName][]swarm.TaskID)
+	p.leaving = make(map[swarm.StackName]map[swarm.NodeID]int)
 	p.on = make(map[swarm.NetworkID]map[swarm.StackName]bool)
 	p.uses = make(map[swarm.StackName]map[swarm.NetworkID]bool)
 	for _, node := range view.Nodes() {
@@ -102,12 +111,16 @@ func (p *picture) begin(view *store.View) {
 // look takes in one stack as it is now.
 func (p *picture) look(view *store.View, stack swarm.StackName) {
 	var placed []swarm.TaskID
+	leaving := make(map[swarm.NodeID]int)
 	uses := make(map[swarm.NetworkID]bool)
 	for _, task := range view.Tasks(stack) {
 		noteNetworks(uses, task.Addresses)
 		if holds(task) {
 			p.cluster.Put(p.occupant(view, task))
 			placed = append(placed, task.ID)
+			if task.Desired > swarm.DesiredRun {
+				leaving[task.Node]++
+			}
 		}
 	}
 	for _, endpoint := range view.EndpointsOf(stack) {
@@ -119,9 +132,12 @@ func (p *picture) look(view *store.View, stack swarm.StackName) {
 			p.cluster.Drop(id)
 		}
 	}
-	p.placed[stack] = placed
+	p.placed[stack], p.leaving[stack] = placed, leaving
 	if len(placed) == 0 {
 		delete(p.placed, stack)
+	}
+	if len(leaving) == 0 {
+		delete(p.leaving, stack)
 	}
 	p.reach(stack, uses)
 }

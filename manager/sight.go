@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -29,10 +30,41 @@ func (m *Manager) look(ctx context.Context, view *store.View, name swarm.StackNa
 	if record.Removing {
 		accepted = nil
 	}
-	return reconciler.View{
+	sight := reconciler.View{
 		Record: record, Accepted: accepted, Healthy: healthy,
 		Tasks: view.Tasks(name), Nodes: view.Nodes(), Chance: chance(),
-	}, true, nil
+	}
+	if record.Rebalance || rebalances(healthy) {
+		sight.Load = m.picture.load()
+	}
+	return sight, true, nil
+}
+
+// rebalances reports whether replicas of the stack move to emptier nodes
+// without being asked.
+func rebalances(stack *swarm.Stack) bool {
+	return stack != nil && slices.ContainsFunc(stack.Services, func(s swarm.Service) bool { return s.Rebalance })
+}
+
+// followsNodes reports whether any change of any node may concern the stack:
+// it has something on each node, or moves to emptier ones.
+func (m *Manager) followsNodes(ctx context.Context, name swarm.StackName) bool {
+	record, _ := m.store.View().Stack(name)
+	if record.Rebalance {
+		return true
+	}
+	for _, digest := range []swarm.Digest{record.Accepted.Content, record.Healthy.Content} {
+		stack, err := m.content(ctx, digest)
+		switch {
+		case err != nil: // it is tried again with the stack itself
+			return true
+		case stack == nil:
+			continue
+		case rebalances(stack), slices.ContainsFunc(stack.Services, func(s swarm.Service) bool { return s.Mode.PerNode() }):
+			return true
+		}
+	}
+	return false
 }
 
 // chance seeds the ids of new tasks.

@@ -27,7 +27,7 @@ func (s *step) rebalance() {
 	}
 	var failed *task
 	for _, sv := range s.services {
-		if !s.movable(sv) {
+		if !s.rebalances(sv) {
 			continue
 		}
 		if f := s.failedMove(sv); f != nil {
@@ -74,13 +74,28 @@ func (s *step) quiet() bool {
 	return true
 }
 
-// movable reports whether replicas of the service move for the sake of the
-// spread: somebody asked for it, they may be anywhere and they do not end.
-func (s *step) movable(sv *service) bool {
-	if sv.want == nil || sv.want.Mode != swarm.Replicated || sv.ends || mountsVolume(sv.want) {
-		return false
+// Movable returns, sorted, the names of the stack's services whose replicas a
+// rebalance may move: those that may be anywhere and do not end by themselves.
+func Movable(stack *swarm.Stack) (names []string) {
+	if stack == nil {
+		return nil
 	}
-	return sv.want.Rebalance || s.view.Record.Rebalance
+	for _, service := range stack.Services {
+		if movable(&service) && !awaited(stack, service.Name) {
+			names = append(names, service.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func movable(service *swarm.Service) bool {
+	return service.Mode == swarm.Replicated && !mountsVolume(service)
+}
+
+// rebalances reports whether a rebalance moves the service's replicas now.
+func (s *step) rebalances(sv *service) bool {
+	return sv.want != nil && !sv.ends && movable(sv.want) && (sv.want.Rebalance || s.view.Record.Rebalance)
 }
 
 // failedMove returns a move of the service that failed lately, or nil.
