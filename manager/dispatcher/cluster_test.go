@@ -28,6 +28,7 @@ type manager struct {
 	store      *store.Store
 	blobs      *blobs.Blobs
 	dispatcher *Dispatcher
+	dial       func(context.Context) (net.Conn, error) // as an agent does
 	socket     string
 	spec       swarm.Digest
 }
@@ -50,10 +51,20 @@ func newManager(t *testing.T) *manager {
 	t.Cleanup(func() { _ = state.Close() })
 
 	m := &manager{t: t, store: state, blobs: content, socket: filepath.Join(dir, "agents.sock")}
+	m.dial = func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", m.socket)
+	}
 	m.serve()
+	m.begin()
+	return m
+}
+
+// begin makes what every test needs.
+func (m *manager) begin() {
+	m.t.Helper()
 	m.spec = m.put(swarm.TaskSpec{Image: "hello:1", Hostname: "web", Networks: []swarm.Attachment{{Network: "default", Aliases: []string{"www"}}}})
 	m.propose(store.Command{AcceptStacks: &store.AcceptStacks{Stacks: []store.AcceptStack{{Name: "shop", Head: swarm.Rendered{Revision: "main@sha1:1", Content: "sha256:1"}}}}})
-	return m
 }
 
 func (m *manager) serve() {
@@ -172,10 +183,7 @@ func (m *manager) join(node swarm.NodeID, held wire.Held) *puppet {
 }
 
 func (m *manager) tryJoin(node swarm.NodeID, held wire.Held) (*puppet, error) {
-	client, err := wire.Dial(func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", m.socket)
-	})
+	client, err := wire.Dial(m.dial)
 	if err != nil {
 		return nil, err
 	}
