@@ -261,3 +261,16 @@ func TestACauseIsLoggedOnceAMinute(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkConnection is one connection from dial to its first answer, both
+// ends on this machine.
+func BenchmarkConnection(b *testing.B) {
+	a := newAuthority(b, "c1")
+	address, _, _ := openPort(b, newNode(b, a, manager("m1")))
+	n := newNode(b, a, worker("w1"))
+	for b.Loop() {
+		if err := reach(b, address, n.Client(ProtocolWire, swarm.RoleManager)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
