@@ -100,11 +100,17 @@ func (s *stage) workers(ctx context.Context) error {
 				return 0, err
 			}
 			began := time.Now()
-			over, err := w.untilRun(ctx, replicas, load.version)
+			over, err := w.until(ctx, "all run elsewhere", func(found map[string]container) bool {
+				return count(found, func(c container) bool { return c.host != dead }) == replicas
+			})
 			if err != nil {
 				return 0, err
 			}
-			return over.Sub(began), errors.Join(w.start(ctx, dead), w.whole(ctx, first))
+			err = errors.Join(w.start(ctx, dead), w.whole(ctx, first))
+			if err == nil {
+				_, err = w.untilRun(ctx, replicas, load.version)
+			}
+			return over.Sub(began), err
 		})
 	})
 	if err == nil {
