@@ -71,7 +71,7 @@ func (s *step) diffSeat(st *seat) (swarm.Step, bool) {
 	if !s.dirty(st) {
 		return step, false
 	}
-	if t := st.newest((*task).staying); t != nil {
+	if t := st.newest((*task).holding); t != nil {
 		step.Verb, step.Task, step.Why = swarm.Replace, t.ID, s.difference(st, t)
 		if st.service.ends && s.idle(st.service) {
 			step.Verb, step.Why = swarm.Stop, "its run was superseded"
@@ -91,6 +91,8 @@ func (s *step) diffSeat(st *seat) (swarm.Step, bool) {
 func (s *step) difference(st *seat, t *task) string {
 	sv := st.service
 	switch {
+	case t.Spec == sv.want.Spec && t.unwelcome == drained:
+		return "node " + string(t.Node) + " is drained"
 	case t.Spec == sv.want.Spec && t.Generation != sv.generation:
 		return "a restart was asked for"
 	case t.Spec == sv.want.Spec:

@@ -17,6 +17,12 @@ import (
 // once, and the seat waits. For lack of anything else nothing goes: the move
 // waits for room.
 
+// Why tasks that left a node are excused.
+const (
+	drained = "node drained"
+	unfit   = "node no longer fits"
+)
+
 // unwelcome says why the task's node may not keep it, or "". A task of content
 // that a rollout brings or replaces may be where either of the two admits it:
 // taking it from there is the rollout's.
@@ -26,7 +32,7 @@ func (s *step) unwelcome(sv *service, t *task) string {
 		return ""
 	}
 	if node.Availability == swarm.NodeDrained {
-		return "node drained"
+		return drained
 	}
 	contents := []*swarm.Service{sv.from, sv.to}
 	if s.rollout.Phase == swarm.PhaseHealthy || s.rollout.Phase == swarm.PhaseRolledBack {
@@ -43,7 +49,7 @@ func (s *step) unwelcome(sv *service, t *task) string {
 		known = true
 	}
 	if known {
-		return "node no longer fits"
+		return unfit
 	}
 	return ""
 }
