@@ -33,11 +33,22 @@ func (a Admission) cluster(ctx context.Context) (*store.View, swarm.Cluster, err
 	return view, cluster, nil
 }
 
-// Authority returns the roots that are trusted.
-func (a Admission) Authority(context.Context) ([]byte, error) {
-	cluster, known := a.Store.View().Cluster()
+// Authority returns the roots that are trusted. It notes by which root the
+// caller's certificate is, once the caller shows it: a node that was sent one
+// may not have got it, and would be shut out if the old root went.
+func (a Admission) Authority(ctx context.Context, caller identity.Peer) ([]byte, error) {
+	view := a.Store.View()
+	cluster, known := view.Cluster()
 	if !known {
 		return nil, errNoCluster
+	}
+	node, known := view.Node(caller.Node)
+	if !known || node.Issuer == caller.Issuer {
+		return cluster.Authority.Trust, nil
+	}
+	noted := swarm.Node{ID: node.ID, Issuer: caller.Issuer} // the rest is others' to write
+	if _, err := a.Store.Propose(ctx, store.Command{At: time.Now().UTC(), PutNode: &noted}); err != nil {
+		return nil, fmt.Errorf("note the certificate: %w", err)
 	}
 	return cluster.Authority.Trust, nil
 }
@@ -60,9 +71,15 @@ func (a Admission) Join(ctx context.Context, r wire.JoinRequest) (wire.Joined, e
 	if !known {
 		node = swarm.Node{ID: id, Role: role, Availability: availability(r.Availability), State: swarm.NodeUnknown, Description: r.Description}
 	}
-	chain, err := a.issue(ctx, cluster, node, known, r.CSR)
+	chain, err := a.issue(cluster, node, r.CSR)
 	if err != nil {
 		return wire.Joined{}, err
+	}
+	if !known {
+		node.Issuer = identity.IssuerOf(cluster.Authority)
+		if _, err := a.Store.Propose(ctx, store.Command{At: time.Now().UTC(), PutNode: &node}); err != nil {
+			return wire.Joined{}, fmt.Errorf("note the node: %w", err)
+		}
 	}
 	a.Log.Info("node joined", "node", id, "role", node.Role, "hostname", r.Description.Hostname)
 	return wire.Joined{
@@ -89,26 +106,14 @@ func (a Admission) Renew(ctx context.Context, peer identity.Peer, csr []byte) (w
 	if !known {
 		return wire.Renewed{}, wire.ErrRemoved
 	}
-	chain, err := a.issue(ctx, cluster, node, true, csr)
+	chain, err := a.issue(cluster, node, csr)
 	return wire.Renewed{Chain: chain, Trust: cluster.Authority.Trust, Managers: a.managers()}, err
 }
 
-// issue signs a node's key and notes by which authority, and the node itself
-// if it is not known.
-func (a Admission) issue(ctx context.Context, cluster swarm.Cluster, node swarm.Node, known bool, csr []byte) ([]byte, error) {
+// issue signs a node's key.
+func (a Admission) issue(cluster swarm.Cluster, node swarm.Node, csr []byte) ([]byte, error) {
 	peer := identity.Peer{Node: node.ID, Role: node.Role, Cluster: cluster.ID}
-	chain, err := identity.Issue(cluster.Authority, csr, peer, cluster.Settings.CertExpiry, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	if known {
-		node = swarm.Node{ID: node.ID} // the rest is others' to write
-	}
-	node.Issuer = identity.IssuerOf(cluster.Authority)
-	if _, err := a.Store.Propose(ctx, store.Command{At: time.Now().UTC(), PutNode: &node}); err != nil {
-		return nil, fmt.Errorf("note the certificate: %w", err)
-	}
-	return chain, nil
+	return identity.Issue(cluster.Authority, csr, peer, cluster.Settings.CertExpiry, time.Now())
 }
 
 func (a Admission) managers() []string {

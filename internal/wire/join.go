@@ -18,8 +18,11 @@ import (
 
 // JoinServer lets machines into the cluster and renews their certificates.
 type JoinServer interface {
-	// Authority returns the roots that are trusted, PEM. Anybody may ask.
-	Authority(context.Context) ([]byte, error)
+	// Authority returns the roots that are trusted, PEM. Anybody may ask; the
+	// caller is the zero Peer if it showed no certificate. A node asks by each
+	// new certificate of its own, so this is where it is seen to have it: not
+	// before is the root of its old one without use.
+	Authority(ctx context.Context, caller identity.Peer) ([]byte, error)
 	// Join makes a node of a machine. identity.RoleOf says which role the token
 	// gives; error ErrBadToken if none. A machine that asks twice with one key
 	// is one node (identity.NodeOf).
@@ -107,7 +110,11 @@ func joinCall[In, Out any](call func(joins, context.Context, In) (Out, error)) g
 }
 
 func (j joins) authority(ctx context.Context, _ nothing) (roots, error) {
-	trust, err := j.server.Authority(ctx)
+	caller, err := Caller(ctx)
+	if err != nil {
+		caller = identity.Peer{}
+	}
+	trust, err := j.server.Authority(ctx, caller)
 	return roots{Trust: trust}, err
 }
 
@@ -201,9 +208,8 @@ func once(ctx context.Context, address string, config *tls.Config, method string
 }
 
 // Renew gives n a new key and certificate by the manager at address, in the
-// role that the cluster gives it now. It returns once a manager has seen the
-// new certificate (Port.Admit is told its issuer), so that the root of the old
-// one may go.
+// role that the cluster gives it now. It returns once the manager has seen the
+// new certificate.
 func Renew(ctx context.Context, n *identity.Node, address string) error {
 	key, csr, err := identity.NewRequest()
 	if err != nil {

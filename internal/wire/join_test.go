@@ -28,7 +28,7 @@ type town struct {
 	authority swarm.Authority
 	tokens    swarm.JoinTokens
 	roles     map[swarm.NodeID]string // of nodes that are there
-	saw       identity.Peer           // whom its port admitted last
+	saw       identity.Peer           // who asked for the authority last
 }
 
 func newTown(t testing.TB) *town {
@@ -62,15 +62,16 @@ func (c *town) change(t testing.TB, do func() error) {
 	}
 }
 
-func (c *town) admitted() identity.Peer {
+func (c *town) asked() identity.Peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.saw
 }
 
-func (c *town) Authority(context.Context) ([]byte, error) {
+func (c *town) Authority(_ context.Context, caller identity.Peer) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.saw = caller
 	return c.authority.Trust, nil
 }
 
@@ -150,12 +151,6 @@ func (c *town) open(t testing.TB) (address string, log *journal) {
 	log = &journal{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	port := identity.Listen(l, func() *tls.Config { return m1.Server(identity.ProtocolWire) }, logger)
-	port.Admit = func(peer identity.Peer, _ string) error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.saw = peer
-		return nil
-	}
 	services := Services{Agents: c, Managers: c, Join: c, Refusals: identity.NewRefusals(logger)}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -325,7 +320,7 @@ func TestARenewedCertificateIsShownBeforeRenewalReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	issuer := identity.IssuerOf(c.authority)
-	if last := c.admitted(); last.Node != "n1" || last.Issuer != issuer {
+	if last := c.asked(); last.Node != "n1" || last.Issuer != issuer {
 		t.Errorf("the manager saw %+v last, want issuer %s", last, issuer)
 	}
 
