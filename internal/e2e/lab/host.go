@@ -57,6 +57,9 @@ func (h *Host) Crash() error {
 	return errors.Join(err, removeGroups(h.data()))
 }
 
+// Wipe is Crash, and takes the host's disk as well.
+func (h *Host) Wipe() error { return errors.Join(h.Crash(), os.RemoveAll(h.data())) }
+
 func (h *Host) close() {
 	if h.box == nil {
 		return

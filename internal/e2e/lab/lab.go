@@ -1,7 +1,8 @@
 // Package lab sets up what the demo and the end-to-end tests need, all of it
 // real and all of it their own: a registry, images, a bare git repository and
-// a gitswarm daemon with its own folders. It asserts nothing; Close leaves
-// nothing behind.
+// a gitswarm daemon with its own folders; or several hosts with a daemon each,
+// whose network can be cut and whose power can be taken. It asserts nothing;
+// Close leaves nothing behind.
 package lab
 
 import (
