@@ -15,6 +15,9 @@ func (a *Agent) adopt(ctx context.Context) error {
 	if err := a.keep.open(); err != nil {
 		return err
 	}
+	if err := a.managers.open(a.config.Managers); err != nil {
+		a.log.Error("kept managers were not read; those that were given are asked", "error", err)
+	}
 	held, err := a.keep.assignment()
 	if err != nil {
 		a.log.Error("kept assignment was not read; a manager will send it again", "error", err)

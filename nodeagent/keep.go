@@ -17,7 +17,8 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// keeper is the agent's folder: "assignment", "tasks/<id>", "blobs/<hex>".
+// keeper is the agent's folder: "assignment", "managers", "tasks/<id>",
+// "blobs/<hex>".
 // Nothing secret is ever in it.
 type keeper struct {
 	dir string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -222,6 +223,9 @@ func (s *session) state(task swarm.TaskID) string {
 type node struct {
 	t       *testing.T
 	manager *manager
+	others  map[string]*manager // by address
+	renew   func(context.Context) error
+	renewAt func() time.Time
 	dir     string
 	runtime *agenttest.Runtime
 	network *agenttest.Network
@@ -240,13 +244,21 @@ func bubble(t *testing.T, test func(*node)) {
 	})
 }
 
+// dial reaches the manager at an address; there is one unless others says.
+func (n *node) dial(ctx context.Context, address string) (net.Conn, error) {
+	if other := n.others[address]; other != nil {
+		return other.pipe.Dial(ctx)
+	}
+	return n.manager.pipe.Dial(ctx)
+}
+
 // start runs an agent until stop.
 func (n *node) start() {
 	ctx, cancel := context.WithCancel(n.t.Context())
 	agent := New(Config{
-		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.manager.pipe.Dial,
+		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
-		Log:      slog.New(slog.NewTextHandler(&n.log, nil)),
+		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()

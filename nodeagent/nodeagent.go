@@ -14,7 +14,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
@@ -25,15 +27,19 @@ import (
 
 // Config is what an Agent needs.
 type Config struct {
-	Node     swarm.NodeID                            // required
-	Dir      string                                  // required: keeps the assignment, specs and statuses over restarts
-	Runtime  Runtime                                 // required
-	Network  Network                                 // required
-	Dial     func(context.Context) (net.Conn, error) // required: connects to a manager
-	Describe func() swarm.NodeDescription            // required: called every 10 s
-	Log      *slog.Logger                            // optional
-	Parallel int                                     // optional: images pulled, and containers started, at once; 8 unless set
-	Upstream []string                                // optional: resolvers for containers; the host's unless set
+	Node     swarm.NodeID                                                // required
+	Dir      string                                                      // required: keeps the assignment, specs and statuses over restarts
+	Runtime  Runtime                                                     // required
+	Network  Network                                                     // required
+	Dial     func(ctx context.Context, address string) (net.Conn, error) // required: connects to a manager
+	Managers []string                                                    // optional: addresses to begin with; those that managers tell are kept in Dir
+	Own      func() string                                               // optional: the address of this machine's own manager, tried first; "" while there is none
+	Describe func() swarm.NodeDescription                                // required: called every 10 s
+	Renew    func(context.Context) error                                 // optional: gets the node a new certificate
+	RenewAt  func() time.Time                                            // optional: when Renew is called though no manager asks for it
+	Log      *slog.Logger                                                // optional
+	Parallel int                                                         // optional: images pulled, and containers started, at once; 8 unless set
+	Upstream []string                                                    // optional: resolvers for containers; the host's unless set
 }
 
 // Agent makes one node converge. Only Run acts.
@@ -49,6 +55,9 @@ type Agent struct {
 	pulls  slots
 	flight singleflight.Group // blobs on their way, by digest
 	tidy   chan struct{}      // volumes or kept blobs may have to go
+	renew  chan struct{}      // a manager asks for a new certificate
+
+	managers managers
 
 	life    context.Context // of Run: workers live as long
 	working sync.WaitGroup
@@ -63,17 +72,19 @@ type Agent struct {
 func New(config Config) *Agent {
 	parallel := cmp.Or(config.Parallel, 8)
 	return &Agent{
-		config:  config,
-		log:     cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
-		keep:    &keeper{dir: config.Dir},
-		outbox:  newOutbox(),
-		link:    newLink(),
-		passes:  newPasses(),
-		saves:   &saves{dirty: make(chan struct{}, 1)},
-		starts:  newSlots(parallel),
-		pulls:   newSlots(parallel),
-		tidy:    make(chan struct{}, 1),
-		workers: make(map[swarm.TaskID]*worker),
+		config:   config,
+		log:      cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
+		keep:     &keeper{dir: config.Dir},
+		outbox:   newOutbox(),
+		link:     newLink(),
+		passes:   newPasses(),
+		saves:    &saves{dirty: make(chan struct{}, 1)},
+		starts:   newSlots(parallel),
+		pulls:    newSlots(parallel),
+		tidy:     make(chan struct{}, 1),
+		renew:    make(chan struct{}, 1),
+		managers: managers{path: filepath.Join(config.Dir, "managers")},
+		workers:  make(map[swarm.TaskID]*worker),
 	}
 }
 
@@ -91,6 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.keepAssignment(ctx) })
 	group.Go(func() error { return a.keepTidy(ctx) })
 	group.Go(func() error { return a.keepSession(ctx) })
+	group.Go(func() error { return a.keepPapers(ctx) })
 	a.begin()
 
 	err := group.Wait()

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"net"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,48 +17,21 @@ import (
 )
 
 const (
-	backoffFirst   = 50 * time.Millisecond
-	backoffLast    = 8 * time.Second
-	welcomeTimeout = 5 * time.Second
 	describeEvery  = 10 * time.Second
-	leastHeartbeat = 100 * time.Millisecond // whatever a manager asks for
+	leastHeartbeat = 20 * time.Millisecond // whatever a manager asks for
+	silenceLooks   = 10                    // in the time that a manager may say nothing
 )
 
-// keepSession keeps a session with a manager, and opens another when it ends.
-func (a *Agent) keepSession(ctx context.Context) error {
-	backoff := backoffFirst
-	said := ""
-	for {
-		welcomed, err := a.session(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if welcomed {
-			backoff, said = backoffFirst, ""
-		}
-		if text := fmt.Sprint(err); text != said {
-			a.log.Warn("session ended; the node goes on by its last assignment", "error", err)
-			said = text
-		}
-
-		jitter := time.Duration(rand.Int64N(int64(backoff) / 2))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(backoff - jitter):
-		}
-		backoff = min(2*backoff, backoffLast)
-	}
-}
-
-// session talks to one manager until the connection or ctx ends. It reports
-// whether the manager let the agent in.
-func (a *Agent) session(ctx context.Context) (welcomed bool, err error) {
-	client, err := wire.Dial(a.config.Dial)
+// session talks to the manager at address until the connection or ctx ends. It
+// reports whether the manager let the agent in, which it must within patience.
+func (a *Agent) session(ctx context.Context, address string, patience time.Duration) (welcomed bool, err error) {
+	client, err := wire.Dial(func(ctx context.Context) (net.Conn, error) { return a.config.Dial(ctx, address) })
 	if err != nil {
 		return false, err
 	}
 	defer client.Close() //nolint:errcheck // nothing can be done about it
+	late := time.AfterFunc(patience, func() { _ = client.Close() })
+	defer late.Stop()
 
 	group, ctx := errgroup.WithContext(ctx)
 	stream, err := client.Session(ctx)
@@ -65,21 +39,51 @@ func (a *Agent) session(ctx context.Context) (welcomed bool, err error) {
 		return false, err
 	}
 	description := a.config.Describe()
-	welcome, err := a.greet(stream, client, description)
+	welcome, err := a.greet(stream, description)
 	if err != nil {
+		return false, err
+	}
+	if !late.Stop() {
+		return false, errors.New("the manager's welcome came too late")
+	}
+	if err := a.managers.meet(a.keep, welcome); err != nil {
 		return false, err
 	}
 
 	a.link.up(client, welcome.Session)
 	defer a.link.down()
 	a.outbox.repeat()
+	var heard atomic.Uint64
 	group.Go(func() error { return a.speak(ctx, stream, max(welcome.Heartbeat, leastHeartbeat), description) })
-	group.Go(func() error { return a.hear(ctx, stream, client) })
+	group.Go(func() error { return a.hear(ctx, stream, client, &heard) })
+	group.Go(func() error { return endOfSilence(ctx, welcome.Silence, &heard) })
 	return true, group.Wait()
 }
 
+// endOfSilence returns once nothing was heard for the time of silence. It
+// counts looks and not time: if this process stood still, the manager did not.
+func endOfSilence(ctx context.Context, silence time.Duration, heard *atomic.Uint64) error {
+	if silence <= 0 {
+		return nil
+	}
+	tick := time.NewTicker(max(silence, leastHeartbeat) / silenceLooks)
+	defer tick.Stop()
+	var last uint64
+	for quiet := 0; quiet <= silenceLooks; quiet++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if now := heard.Load(); now != last {
+			last, quiet = now, 0
+		}
+	}
+	return fmt.Errorf("the manager said nothing for %s", silence)
+}
+
 // greet says hello and waits for the welcome.
-func (a *Agent) greet(stream wire.Stream[wire.FromAgent, wire.FromManager], client *wire.Client, description swarm.NodeDescription) (wire.Welcome, error) {
+func (a *Agent) greet(stream wire.Stream[wire.FromAgent, wire.FromManager], description swarm.NodeDescription) (wire.Welcome, error) {
 	a.mu.Lock()
 	hello := wire.Hello{Node: a.config.Node, Description: description, Index: a.held.Index, Hash: a.held.Hash}
 	a.mu.Unlock()
@@ -87,8 +91,6 @@ func (a *Agent) greet(stream wire.Stream[wire.FromAgent, wire.FromManager], clie
 		return wire.Welcome{}, fmt.Errorf("say hello: %w", err)
 	}
 
-	late := time.AfterFunc(welcomeTimeout, func() { _ = client.Close() })
-	defer late.Stop()
 	m, err := stream.Recv()
 	if err != nil {
 		return wire.Welcome{}, fmt.Errorf("wait for welcome: %w", err)
@@ -136,8 +138,8 @@ func (a *Agent) speak(ctx context.Context, stream wire.Stream[wire.FromAgent, wi
 	}
 }
 
-// hear takes deltas and opens streams, until the session ends.
-func (a *Agent) hear(ctx context.Context, stream wire.Stream[wire.FromAgent, wire.FromManager], client *wire.Client) error {
+// hear takes deltas, opens streams and heeds notices, until the session ends.
+func (a *Agent) hear(ctx context.Context, stream wire.Stream[wire.FromAgent, wire.FromManager], client *wire.Client, heard *atomic.Uint64) error {
 	var open sync.WaitGroup
 	defer open.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -149,6 +151,7 @@ func (a *Agent) hear(ctx context.Context, stream wire.Stream[wire.FromAgent, wir
 		if err != nil {
 			return fmt.Errorf("hear from manager: %w", err)
 		}
+		heard.Add(1)
 		if m.Delta != nil {
 			err := a.take(*m.Delta)
 			if errors.Is(err, wire.ErrMisfit) {
@@ -160,6 +163,12 @@ func (a *Agent) hear(ctx context.Context, stream wire.Stream[wire.FromAgent, wir
 		}
 		if m.Open != nil {
 			open.Go(func() { a.attach(ctx, client, *m.Open, room) })
+		}
+		if m.Renew {
+			poke(a.renew)
+		}
+		if err := a.managers.learn(a.keep, m.Managers); err != nil {
+			a.log.Error("managers' addresses were not kept", "error", err)
 		}
 	}
 }

@@ -148,8 +148,9 @@ func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig,
 	}
 	agent := nodeagent.New(nodeagent.Config{
 		Node: node, Dir: filepath.Join(config.DataDir, "agent"), Runtime: containers, Network: links,
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", config.agentSocket())
+		Own: config.agentSocket,
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", address)
 		},
 		Describe: func() swarm.NodeDescription { return describe(links, config.Offer) },
 		Log:      config.Log,

@@ -77,7 +77,8 @@ func (c *cluster) work() (stop func()) {
 	agent := nodeagent.New(nodeagent.Config{
 		Node: "n1", Dir: filepath.Join(c.dir, "agent"), Runtime: c.runtime, Network: c.network,
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
-		Dial: func(ctx context.Context) (net.Conn, error) {
+		Own:      func() string { return "own" },
+		Dial: func(ctx context.Context, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", c.socket)
 		},
