@@ -125,9 +125,9 @@ func (a Admission) managers() []string {
 }
 
 // Admit judges a peer whose certificate is valid: the cluster must still have
-// the node, and a manager must be one still. A manager that has not caught up
-// yet knows too little to turn anybody away.
-func (a Admission) Admit(peer identity.Peer, _ string) error {
+// the node, and what managers say to each other is for those who are one still.
+// A manager that has not caught up yet knows too little to turn anybody away.
+func (a Admission) Admit(peer identity.Peer, protocol string) error {
 	view := a.Store.View()
 	cluster, known := view.Cluster()
 	if !known {
@@ -136,8 +136,12 @@ func (a Admission) Admit(peer identity.Peer, _ string) error {
 	if peer.Cluster != cluster.ID {
 		return identity.ErrCluster
 	}
-	if _, known := view.Node(peer.Node); !known {
+	node, known := view.Node(peer.Node)
+	switch {
+	case !known:
 		return wire.ErrRemoved
+	case protocol != identity.ProtocolWire && node.Role == swarm.RoleWorker:
+		return identity.ErrRole
 	}
 	return nil
 }
