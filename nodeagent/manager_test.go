@@ -26,6 +26,7 @@ type manager struct {
 	t    *testing.T
 	pipe *agenttest.Pipe
 
+	welcome  wire.Welcome
 	mu       sync.Mutex
 	blobs    map[swarm.Digest][]byte
 	sessions []*session
@@ -59,7 +60,7 @@ func (s *session) said() counts {
 }
 
 func newManager(t *testing.T) *manager {
-	m := &manager{t: t, pipe: agenttest.NewPipe(), blobs: make(map[swarm.Digest][]byte)}
+	m := &manager{t: t, pipe: agenttest.NewPipe(), blobs: make(map[swarm.Digest][]byte), welcome: wire.Welcome{Session: "s", Heartbeat: time.Second}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- wire.Serve(ctx, m.pipe, wire.Services{Agents: m}) }()
@@ -78,7 +79,7 @@ func (m *manager) Session(stream wire.Stream[wire.FromManager, wire.FromAgent]) 
 		return err
 	}
 	s := &session{hello: *first.Hello, stream: stream, status: make(map[swarm.TaskID]swarm.TaskStatus)}
-	if err := stream.Send(&wire.FromManager{Welcome: &wire.Welcome{Session: "s", Heartbeat: time.Second}}); err != nil {
+	if err := stream.Send(&wire.FromManager{Welcome: &m.welcome}); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -226,6 +227,7 @@ type node struct {
 	others  map[string]*manager // by address
 	renew   func(context.Context) error
 	renewAt func() time.Time
+	own     string
 	dir     string
 	runtime *agenttest.Runtime
 	network *agenttest.Network
@@ -259,6 +261,7 @@ func (n *node) start() {
 		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
 		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
+		Own: func() string { return n.own },
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
