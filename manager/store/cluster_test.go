@@ -14,8 +14,9 @@ import (
 func inCluster(t *testing.T, n int, story func(t *testing.T, m *managers)) {
 	root := t.TempDir() // its removal waits for nothing in the bubble
 	synctest.Test(t, func(t *testing.T) {
-		m := newManagers(t, root, n)
+		m := &managers{t: t, root: root, fabric: newFabric()}
 		defer m.stopAll()
+		m.form(n)
 		story(t, m)
 	})
 }

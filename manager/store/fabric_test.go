@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	walfs "github.com/hashicorp/raft-wal/fs"
 
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -163,27 +166,28 @@ type managers struct {
 	root     string
 	fabric   *fabric
 	keyrings []*seal.Keyring
+	disks    []*failingDisk
 	stores   []*Store // nil while stopped
 }
 
 func nodeName(i int) swarm.NodeID { return swarm.NodeID(fmt.Sprint("m", i)) }
 
-func newManagers(t *testing.T, root string, n int) *managers {
-	t.Helper()
-	m := &managers{t: t, root: root, fabric: newFabric()}
+// form begins a cluster of that many.
+func (m *managers) form(n int) {
+	m.t.Helper()
 	for i := range n {
-		keyring, err := seal.Create(filepath.Join(root, fmt.Sprint("m", i, ".keys")))
+		keyring, err := seal.Create(filepath.Join(m.root, fmt.Sprint("m", i, ".keys")))
 		if err != nil {
-			t.Fatal(err)
+			m.t.Fatal(err)
 		}
 		m.keyrings = append(m.keyrings, keyring)
+		m.disks = append(m.disks, &failingDisk{VFS: walfs.New()})
 		m.stores = append(m.stores, nil)
 		m.start(i)
 		if i > 0 {
 			m.add(i)
 		}
 	}
-	return m
 }
 
 func (m *managers) config(i int) Config {
@@ -192,6 +196,7 @@ func (m *managers) config(i int) Config {
 		Dir: filepath.Join(m.root, name), Node: nodeName(i), Keyring: m.keyrings[i],
 		Address: name, Peers: &peer{m.fabric, name}, Join: i > 0,
 		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5,
+		vfs: m.disks[i],
 	}
 }
 
@@ -264,12 +269,29 @@ func (m *managers) follower() int {
 	return 0
 }
 
-// propose gives the command to manager i.
+// propose gives the command to manager i. One whose outcome is not known is
+// proposed again: that is as good for what these stories propose.
 func (m *managers) propose(i int, c Command) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	if _, err := m.stores[i].Propose(ctx, c); err != nil && !errors.Is(err, ErrUncertain) {
+	_, err := m.stores[i].Propose(ctx, c)
+	for errors.Is(err, ErrUncertain) && ctx.Err() == nil {
+		time.Sleep(leaderAsk)
+		_, err = m.stores[i].Propose(ctx, c)
+	}
+	if err != nil {
 		m.t.Fatal(err)
 	}
 }
+
+// wipe takes the folder of a manager that is stopped.
+func (m *managers) wipe(i int) {
+	m.t.Helper()
+	if err := os.RemoveAll(filepath.Join(m.root, string(nodeName(i)))); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// sever cuts manager i off from the others, or heals that.
+func (m *managers) sever(i int, on bool) { m.fabric.sever(string(nodeName(i)), on) }

@@ -178,7 +178,7 @@ func (s *streams) greet(ctx context.Context, address, meant string) (net.Conn, s
 	if err == nil {
 		found, err = readGreeting(conn)
 	}
-	if err == nil {
+	if err == nil && meant != "" { // who only asks is done
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {

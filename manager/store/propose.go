@@ -95,6 +95,9 @@ func (s *Store) Accept(ctx context.Context, entry []byte) (uint64, error) {
 	if c.leaders() {
 		return 0, fmt.Errorf("accept %s: only a leader proposes it, to itself", name)
 	}
+	if failed := s.latch.error(); failed != nil { // another will lead soon
+		return 0, fmt.Errorf("accept %s: %w: %w", name, ErrNotLeader, failed)
+	}
 	index, err := s.appendFor(ctx, c, entry)
 	if err != nil {
 		return index, fmt.Errorf("accept %s: %w", name, err)

@@ -33,7 +33,6 @@ const (
 	byID       = "id"
 	byIDPrefix = "id_prefix"
 	byStack    = "stack"
-	byService  = "service"
 	byNode     = "node"
 )
 
@@ -90,7 +89,6 @@ func schema() *memdb.DBSchema {
 
 	tasks := table(s, tableTasks, key[swarm.Task]{func(v *swarm.Task) string { return string(v.ID) }})
 	further(tasks, byStack, key[swarm.Task]{func(v *swarm.Task) string { return string(v.Service.Stack()) }})
-	further(tasks, byService, key[swarm.Task]{func(v *swarm.Task) string { return string(v.Service) }})
 	further(tasks, byNode, key[swarm.Task]{func(v *swarm.Task) string { return string(v.Node) }})
 	return s
 }

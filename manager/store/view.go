@@ -1,6 +1,7 @@
 package store
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -86,9 +87,17 @@ func (v *View) Tasks(stack swarm.StackName) []swarm.Task {
 	return list[swarm.Task](v.txn, tableTasks, byStack, string(stack))
 }
 
-// TasksOf returns the tasks of a service, by id.
-func (v *View) TasksOf(service swarm.ServiceID) []swarm.Task {
-	return list[swarm.Task](v.txn, tableTasks, byService, string(service))
+// EachTask yields the tasks of a stack, by id, as Tasks returns them but
+// without a copy: they are to be read only.
+func (v *View) EachTask(stack swarm.StackName) iter.Seq[*swarm.Task] {
+	return func(yield func(*swarm.Task) bool) {
+		found, err := v.txn.Get(tableTasks, byStack, string(stack))
+		if err != nil {
+			panic("store: " + err.Error()) // no such table
+		}
+		for row := found.Next(); row != nil && yield(row.(*swarm.Task)); row = found.Next() {
+		}
+	}
 }
 
 // TasksOn returns the tasks of a node, by id.
