@@ -18,7 +18,7 @@ import (
 const (
 	backoffFirst  = 50 * time.Millisecond
 	backoffLast   = 2 * time.Second
-	patienceFirst = 900 * time.Millisecond // for one manager's welcome; doubled each time that all were asked
+	patienceFirst = 800 * time.Millisecond // for one manager's welcome; doubled each time that all were asked
 	patienceLast  = 8 * time.Second
 	shortSession  = time.Second // one that ends sooner is no reason to hurry back
 	renewFirst    = time.Second

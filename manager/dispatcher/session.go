@@ -16,7 +16,7 @@ import (
 
 const (
 	helloTimeout   = 5 * time.Second
-	contactTimeout = 800 * time.Millisecond // a new agent waits so long for this manager to find its leader
+	contactTimeout = 600 * time.Millisecond // a new agent waits so long for this manager to find its leader
 	catchUpTimeout = time.Second            // and so long for it to know what the agent knows
 )
 
