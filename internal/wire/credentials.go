@@ -56,18 +56,33 @@ type local struct{ credentials.CommonAuthInfo }
 func (local) AuthType() string { return "local" }
 
 // guard refuses a call by who makes it, before anything of it is read.
-func guard(refusals *identity.Refusals) tap.ServerInHandle {
+func guard(services Services) tap.ServerInHandle {
 	return func(ctx context.Context, call *tap.Info) (context.Context, error) {
-		may := nodeCalls
+		may, protocol := nodeCalls, identity.ProtocolWire
 		if strings.HasPrefix(call.FullMethodName, "/"+managersService+"/") {
-			may = managerCalls
+			may, protocol = managerCalls, identity.ProtocolRaft
 		}
 		err := may(ctx)
+		if err == nil {
+			err = services.judge(ctx, protocol)
+		}
 		if err != nil {
-			note(ctx, refusals, status.Convert(err).Message())
+			note(ctx, services.Refusals, status.Convert(err).Message())
 		}
 		return ctx, err
 	}
+}
+
+// judge asks Admit about callers who showed a certificate.
+func (s Services) judge(ctx context.Context, protocol string) error {
+	caller, err := Caller(ctx)
+	if err != nil || s.Admit == nil {
+		return nil
+	}
+	if err := s.Admit(caller, protocol); err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	return nil
 }
 
 // nodeCalls refuses whoever shows no certificate of the cluster. Where there is

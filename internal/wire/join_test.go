@@ -103,6 +103,18 @@ func (c *town) Renew(_ context.Context, peer identity.Peer, csr []byte) (Renewed
 	return Renewed{Chain: chain, Trust: c.authority.Trust}, err
 }
 
+func (c *town) admit(caller identity.Peer, protocol string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch role := c.roles[caller.Node]; {
+	case role == "":
+		return ErrRemoved
+	case protocol == identity.ProtocolRaft && role != swarm.RoleManager:
+		return identity.ErrRole
+	}
+	return nil
+}
+
 // node makes an identity of the town without joining.
 func (c *town) node(t testing.TB, name swarm.NodeID, role string) *identity.Node {
 	t.Helper()
@@ -151,7 +163,7 @@ func (c *town) open(t testing.TB) (address string, log *journal) {
 	log = &journal{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	port := identity.Listen(l, func() *tls.Config { return m1.Server(identity.ProtocolWire) }, logger)
-	services := Services{Agents: c, Managers: c, Join: c, Refusals: identity.NewRefusals(logger)}
+	services := Services{Agents: c, Managers: c, Join: c, Refusals: identity.NewRefusals(logger), Admit: c.admit}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
@@ -352,6 +364,29 @@ func TestAWorkersCertificateCallsNothingOfManagers(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), identity.ErrRole.Error()); n != 1 {
 		t.Errorf("it is logged %d times:\n%s", n, log)
+	}
+}
+
+func TestADemotedManagerCallsNothingByTheConnectionItHas(t *testing.T) {
+	c := newTown(t)
+	address, log := c.open(t)
+	cl := client(t, address, c.node(t, "m2", swarm.RoleManager))
+	if _, err := cl.Authority(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.change(t, func() error { c.roles["m2"] = swarm.RoleWorker; return nil })
+	if _, err := cl.ReadIndex(t.Context()); err == nil || !strings.Contains(err.Error(), identity.ErrRole.Error()) {
+		t.Errorf("a call of managers: %v", err)
+	}
+	if _, err := cl.Authority(t.Context()); err != nil {
+		t.Errorf("a call of nodes: %v", err)
+	}
+	c.change(t, func() error { delete(c.roles, "m2"); return nil })
+	if _, err := cl.Authority(t.Context()); err == nil || !strings.Contains(err.Error(), ErrRemoved.Error()) {
+		t.Errorf("a call of a removed node: %v", err)
+	}
+	if n := strings.Count(log.String(), "connection was refused"); n != 2 {
+		t.Errorf("two causes make %d lines:\n%s", n, log)
 	}
 }
 

@@ -56,6 +56,11 @@ type Services struct {
 	Managers ManagerServer      // optional: other managers alone may call it
 	Join     JoinServer         // optional: anybody may call it
 	Refusals *identity.Refusals // optional: who is turned away is noted there
+
+	// Admit judges the caller at each call, as Port.Admit does at each
+	// handshake: connections outlive what is known of their nodes. Calls that
+	// are for managers alone count as identity.ProtocolRaft. Optional.
+	Admit func(caller identity.Peer, protocol string) error
 }
 
 // Serve answers on listener until ctx ends, which is not an error. It closes
@@ -79,14 +84,13 @@ func Serve(ctx context.Context, listener net.Listener, services Services) error 
 func serveNodes(ctx context.Context, listener net.Listener, services Services) error {
 	s := grpc.NewServer(
 		grpc.Creds(shaken{}),
-		grpc.InTapHandle(guard(services.Refusals)),
+		grpc.InTapHandle(guard(services)),
 		grpc.ForceServerCodec(cborCodec{}),
 		grpc.MaxRecvMsgSize(MaxFromAgent),
 		grpc.MaxSendMsgSize(MaxFromManager),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ReadBufferSize(bufferSize),
 		grpc.WriteBufferSize(bufferSize),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
