@@ -139,7 +139,7 @@ func TestALockComesWithADataKeyThatWasNeverOnTheDisk(t *testing.T) {
 	if file := clearOf(t, path); bytes.Contains(file, clear[len(clear)-32:]) || bytes.Contains(file, k.ClusterKey()) {
 		t.Error("the locked file shows a key")
 	}
-	if n, err := k.Retire(map[seal.KeyID]bool{}, time.Now().Add(2*time.Hour)); err != nil || n != 1 {
+	if n, err := k.Retire(time.Now().Add(2 * time.Hour)); err != nil || n != 1 {
 		t.Errorf("%d keys retired, %v", n, err)
 	}
 }
@@ -180,10 +180,16 @@ func TestOnlyKeysThatNothingNeedsAreRetired(t *testing.T) {
 		t.Errorf("needed %v, current %s, former %v", needed, k.Current(), k.Former())
 	}
 
-	if n, err := k.Retire(needed, time.Now()); err != nil || n != 0 {
+	nothing := func() (map[seal.KeyID]bool, error) { return nil, nil }
+	inUse := func() (map[seal.KeyID]bool, error) { return needed, nil }
+	broken := func() (map[seal.KeyID]bool, error) { return nil, errors.New("a disk that does not answer") }
+	if n, err := k.Retire(time.Now().Add(61*time.Minute), nothing, broken); err == nil || n != 0 {
+		t.Errorf("keys went although nobody knows what needs them: %d, %v", n, err)
+	}
+	if n, err := k.Retire(time.Now(), inUse); err != nil || n != 0 {
 		t.Errorf("keys went at once: %d, %v", n, err)
 	}
-	if n, err := k.Retire(needed, time.Now().Add(61*time.Minute)); err != nil || n != 3 {
+	if n, err := k.Retire(time.Now().Add(61*time.Minute), inUse, nothing); err != nil || n != 3 {
 		t.Errorf("%d keys went, %v", n, err)
 	}
 	again, err := seal.Open(path, nil)
@@ -199,7 +205,7 @@ func TestOnlyKeysThatNothingNeedsAreRetired(t *testing.T) {
 	if plain, err := openStream(again, stream); err != nil || string(plain) != "now" {
 		t.Errorf("the current key: %q, %v", plain, err)
 	}
-	if n, err := again.Retire(nil, time.Now()); err != nil || n != 1 {
+	if n, err := again.Retire(time.Now()); err != nil || n != 1 {
 		t.Errorf("after a restart nothing is under way: %d, %v", n, err)
 	}
 	if _, err := seal.KeyOf([]byte{1, 2}); !errors.Is(err, seal.ErrTruncated) {

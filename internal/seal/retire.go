@@ -3,6 +3,7 @@ package seal
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -44,11 +45,26 @@ func (k *Keyring) Former() []KeyID {
 	return ids
 }
 
-// Retire forgets former keys for good, all but those that needed names. Needed
-// must hold the key of everything on the disk that was sealed before the call
-// began to collect it; keys that ceased to seal less than an hour before now
-// stay in any case. It returns how many went.
-func (k *Keyring) Retire(needed map[KeyID]bool, now time.Time) (int, error) {
+// Retire forgets former keys for good, all but those in use. Each of inUse
+// collects the keys of what lies in one place on the disk, as Blobs.Keys and
+// Store.Keys do: all places must be given. Keys that ceased to seal less than
+// an hour before now stay in any case. It returns how many went.
+func (k *Keyring) Retire(now time.Time, inUse ...func() (map[KeyID]bool, error)) (int, error) {
+	if len(k.Former()) == 0 {
+		return 0, nil
+	}
+	needed := make(map[KeyID]bool)
+	for _, collect := range inUse {
+		keys, err := collect()
+		if err != nil {
+			return 0, fmt.Errorf("retire keys of keyring %s: %w", k.path, err)
+		}
+		maps.Copy(needed, keys)
+	}
+	return k.retire(needed, now)
+}
+
+func (k *Keyring) retire(needed map[KeyID]bool, now time.Time) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 

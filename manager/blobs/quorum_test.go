@@ -447,7 +447,7 @@ func TestResealedBlobsNeedNoOldKey(t *testing.T) {
 	if err != nil || keys[old] || !keys[keyring.Current()] {
 		t.Errorf("needed after: %v, %v", keys, err)
 	}
-	if n, err := keyring.Retire(keys, time.Now().Add(2*time.Hour)); err != nil || n != 1 {
+	if n, err := keyring.Retire(time.Now().Add(2*time.Hour), b.Keys); err != nil || n != 1 {
 		t.Errorf("%d keys retired, %v", n, err)
 	}
 	read := 0

@@ -99,25 +99,23 @@ func TestALaterRestoreOfTheSameBackupIsAheadOfTheEarlierOne(t *testing.T) {
 }
 
 func TestManagersJoinOneThatBeganFromABackup(t *testing.T) {
-	inCluster(t, 1, func(t *testing.T, m *managers) {
+	inCluster(t, 3, func(t *testing.T, m *managers) {
 		m.propose(0, putSource("main"))
 		state, index := exported(t, m.stores[0])
-		m.stop(0)
-		if err := os.RemoveAll(m.config(0).Dir); err != nil {
-			t.Fatal(err)
+		for i := range m.stores {
+			m.stop(i)
+			if err := os.RemoveAll(m.config(i).Dir); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if _, err := Import(m.config(0), bytes.NewReader(state), noon); err != nil {
 			t.Fatal(err)
 		}
-		m.start(0)
-		for i := 1; i < 3; i++ {
-			keyring, err := seal.Create(filepath.Join(m.root, fmt.Sprint("joiner", i)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			m.keyrings, m.stores = append(m.keyrings, keyring), append(m.stores, nil)
+		for i := range m.stores {
 			m.start(i)
-			m.add(i)
+			if i > 0 {
+				m.add(i)
+			}
 		}
 		m.propose(1, accept("shop", "v1"))
 		m.agree()
@@ -183,8 +181,7 @@ func TestTheKeysOfLogAndSnapshotsAreKnown(t *testing.T) {
 		}
 	}
 	check("snapshots under the new key", false)
-	keys, _ := s.Keys()
-	if n, err := p.keyring.Retire(keys, time.Now().Add(2*time.Hour)); err != nil || n != 1 {
+	if n, err := p.keyring.Retire(time.Now().Add(2*time.Hour), s.Keys); err != nil || n != 1 {
 		t.Errorf("%d keys went, %v", n, err)
 	}
 	want := state(t, s)
