@@ -117,49 +117,71 @@ func (a *Agent) candidates(lost string) []string {
 	return others
 }
 
+// search is how the agent looks for a manager.
+type search struct {
+	lost     string            // the address of the last session
+	said     map[string]string // what each address answered, as it was logged
+	backoff  time.Duration
+	patience time.Duration
+}
+
 // keepSession keeps a session with a manager, and opens another when it ends:
 // with the next manager at once, and after a pause when all were asked in vain.
 func (a *Agent) keepSession(ctx context.Context) error {
-	backoff, patience := backoffFirst, patienceFirst
-	lost, said := "", ""
+	s := search{said: make(map[string]string), backoff: backoffFirst, patience: patienceFirst}
 	for {
-		err := errNoManager
-		hurry := false
-		for _, address := range a.candidates(lost) {
-			began := time.Now()
-			var welcomed bool
-			welcomed, err = a.session(ctx, address, patience)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if welcomed {
-				said = ""
-			}
-			if text := fmt.Sprint(address, err); text != said {
-				a.log.Warn("session ended; the node goes on by its last assignment", "manager", address, "error", err)
-				said = text
-			}
-			if welcomed {
-				lost, hurry = address, time.Since(began) > shortSession
-				break
-			}
+		welcomed, lasted := a.round(ctx, &s)
+		if welcomed {
+			s.patience = patienceFirst
 		}
-		if errors.Is(err, errNoManager) && said == "" {
-			said = err.Error()
-			a.log.Warn("node has no manager to ask", "error", err)
-		}
-
-		if hurry {
-			backoff, patience = backoffFirst, patienceFirst
+		if lasted > shortSession {
+			s.backoff = backoffFirst
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(backoff - rand.N(backoff/2)):
+		case <-time.After(s.backoff - rand.N(s.backoff/2)):
 		}
-		if !hurry {
-			backoff, patience = min(2*backoff, backoffLast), min(2*patience, patienceLast)
+		if !welcomed {
+			s.patience = min(2*s.patience, patienceLast)
 		}
+		if lasted <= shortSession {
+			s.backoff = min(2*s.backoff, backoffLast)
+		}
+	}
+}
+
+// round asks one manager after the other until one lets the agent in, and stays
+// with that one. It returns how long that session lasted.
+func (a *Agent) round(ctx context.Context, s *search) (welcomed bool, lasted time.Duration) {
+	candidates := a.candidates(s.lost)
+	if len(candidates) == 0 {
+		a.complain(s, "", errNoManager)
+	}
+	for _, address := range candidates {
+		began := time.Now()
+		welcomed, err := a.session(ctx, address, s.patience)
+		if ctx.Err() != nil {
+			return false, 0
+		}
+		if welcomed {
+			clear(s.said)
+		}
+		a.complain(s, address, err)
+		if welcomed {
+			s.lost = address
+			return true, time.Since(began)
+		}
+	}
+	return false, 0
+}
+
+// complain logs why there is no session with a manager, once while the reason
+// is the same.
+func (a *Agent) complain(s *search, address string, err error) {
+	if text := fmt.Sprint(err); s.said[address] != text {
+		s.said[address] = text
+		a.log.Warn("session ended; the node goes on by its last assignment", "manager", address, "error", err)
 	}
 }
 

@@ -57,7 +57,7 @@ func TestAManagerThatNeverAnswersCostsLessThanASecond(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 			synctest.Wait()
 			if time.Since(began) > time.Second {
-				t.Fatalf("after %s the node is still at no manager", time.Since(began))
+				t.Fatalf("after %s the node is still at no manager:\n%s", time.Since(began), n.log.String())
 			}
 		}
 	})

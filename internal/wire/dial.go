@@ -37,7 +37,6 @@ func Dial(dial func(context.Context) (net.Conn, error)) (*Client, error) {
 		}),
 		grpc.WithReadBufferSize(bufferSize),
 		grpc.WithWriteBufferSize(bufferSize),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(
@@ -106,7 +105,11 @@ func (c *Client) fetch(ctx context.Context, method string, request BlobRequest) 
 	return data, checkBlob(request.Digest, data)
 }
 
-func readChunks(from grpc.Stream, limit int) ([]byte, error) {
+type sender interface{ SendMsg(any) error }
+
+type receiver interface{ RecvMsg(any) error }
+
+func readChunks(from receiver, limit int) ([]byte, error) {
 	var data []byte
 	for {
 		var chunk Chunk

@@ -109,8 +109,8 @@ var managersDescription = grpc.ServiceDesc{
 	ServiceName: managersService,
 	HandlerType: (*ManagerServer)(nil),
 	Methods: []grpc.MethodDesc{
-		{MethodName: "ReadIndex", Handler: unary(readIndex)},
-		{MethodName: "Beat", Handler: unary(ManagerServer.Beat)},
+		{MethodName: "ReadIndex", Handler: unary(func(ctx context.Context, s ManagerServer, _ nothing) (ProposeReply, error) { return s.ReadIndex(ctx) })},
+		{MethodName: "Beat", Handler: unary(func(ctx context.Context, s ManagerServer, b Beat) (BeatReply, error) { return s.Beat(ctx, b) })},
 	},
 	Streams: []grpc.StreamDesc{
 		{StreamName: "Propose", Handler: servePropose, ClientStreams: true, ServerStreams: true},
@@ -120,12 +120,8 @@ var managersDescription = grpc.ServiceDesc{
 	},
 }
 
-func readIndex(s ManagerServer, ctx context.Context, _ nothing) (ProposeReply, error) {
-	return s.ReadIndex(ctx)
-}
-
-// unary makes gRPC's handler from a method of one message each way.
-func unary[In, Out any](call func(ManagerServer, context.Context, In) (Out, error)) grpc.MethodHandler {
+// unary makes gRPC's handler from a call of one message each way.
+func unary[In, Out any](call func(context.Context, ManagerServer, In) (Out, error)) grpc.MethodHandler {
 	return func(server any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		if err := managerCalls(ctx); err != nil {
 			return nil, err
@@ -134,7 +130,7 @@ func unary[In, Out any](call func(ManagerServer, context.Context, In) (Out, erro
 		if err := decode(&in); err != nil {
 			return nil, err
 		}
-		out, err := call(server.(ManagerServer), ctx, in)
+		out, err := call(ctx, server.(ManagerServer), in)
 		return &out, err
 	}
 }
@@ -268,7 +264,7 @@ func (c *Client) Relay(ctx context.Context) (Relayed, error) {
 	return open[RelayFrame, UpFrame](ctx, c, relayMethod)
 }
 
-func sendChunks(to grpc.Stream, data []byte) error {
+func sendChunks(to sender, data []byte) error {
 	for first := true; first || len(data) > 0; first = false {
 		n := min(len(data), ChunkSize)
 		if err := to.SendMsg(&Chunk{Data: data[:n]}); err != nil {
