@@ -172,10 +172,10 @@ type managers struct {
 
 func nodeName(i int) swarm.NodeID { return swarm.NodeID(fmt.Sprint("m", i)) }
 
-// form begins a cluster of that many.
+// form makes a cluster of that many.
 func (m *managers) form(n int) {
 	m.t.Helper()
-	for i := range n {
+	for i := len(m.stores); i < n; i++ {
 		keyring, err := seal.Create(filepath.Join(m.root, fmt.Sprint("m", i, ".keys")))
 		if err != nil {
 			m.t.Fatal(err)
