@@ -36,7 +36,7 @@ func newGate(t *testing.T) *gate {
 	for !<-state.Leading() {
 	}
 	g := &gate{T: t, Manager: &Manager{store: state, log: slog.New(slog.DiscardHandler)}}
-	cluster, err := Found(swarm.ClusterSettings{}, nil, time.Now())
+	cluster, err := Found("", swarm.ClusterSettings{}, nil, time.Now())
 	must(t, err)
 	must(t, g.propose(t.Context(), store.Command{PutCluster: &cluster}))
 	must(t, g.propose(t.Context(), store.Command{PutNode: &swarm.Node{ID: "m1", Role: swarm.RoleManager}}))

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager/api"
+	"github.com/gitswarm/gitswarm/manager/backup"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -24,9 +26,9 @@ var (
 )
 
 // Found returns a cluster that has nothing but its authority, its tokens and
-// the key that names its secrets.
-func Found(settings swarm.ClusterSettings, secretName []byte, now time.Time) (swarm.Cluster, error) {
-	cluster := swarm.Cluster{ID: newClusterID(), Settings: settings, SecretName: secretName}
+// the key that names its secrets. An empty id asks for a random one.
+func Found(id string, settings swarm.ClusterSettings, secretName []byte, now time.Time) (swarm.Cluster, error) {
+	cluster := swarm.Cluster{ID: cmp.Or(id, newClusterID()), Settings: settings, SecretName: secretName}
 	var err error
 	if cluster.Authority, err = identity.NewAuthority(cluster.ID, now); err != nil {
 		return swarm.Cluster{}, fmt.Errorf("found a cluster: %w", err)
@@ -38,6 +40,14 @@ func Found(settings swarm.ClusterSettings, secretName []byte, now time.Time) (sw
 		return swarm.Cluster{}, fmt.Errorf("found a cluster: %w", err)
 	}
 	return cluster, nil
+}
+
+// newName is what the cluster is called if its log does not say yet.
+func (m *Manager) newName() string {
+	if m.config.Founding != nil {
+		return m.config.Founding.ID
+	}
+	return newClusterID()
 }
 
 // found writes the cluster and this node into a log that knows neither.
@@ -358,3 +368,23 @@ func (m *Manager) DropToken(ctx context.Context, id, by string) error {
 
 // operator is who asked, for the log: a person even where nobody knows whom.
 func operator(by string) string { return cmp.Or(by, "an operator") }
+
+// Backup writes the cluster, sealed by a key, to to.
+func (m *Manager) Backup(ctx context.Context, to io.Writer, key string) error {
+	parsed, err := backup.ParseKey(key)
+	if err != nil {
+		return err
+	}
+	cluster, known := m.store.View().Cluster()
+	if !known {
+		return fmt.Errorf("write backup: %w", errNoCluster)
+	}
+	_, err = backup.Write(ctx, to, parsed, backup.Content{
+		Cluster: cluster, State: m.store, Blobs: m.blobs, Naming: cluster.SecretName,
+		Named: func(ctx context.Context) ([]swarm.Digest, error) {
+			live, err := m.liveBlobs(ctx, m.store.View())
+			return slices.Sorted(maps.Keys(live)), err
+		},
+	}, m.now())
+	return err
+}

@@ -17,7 +17,7 @@ import (
 // or leadership is lost. All that it knows comes from the store and all that
 // it wants is proposed to it, so whoever leads next goes on where it stopped.
 func (m *Manager) lead(ctx context.Context) error {
-	if err := m.propose(ctx, store.Command{Lead: &store.Lead{Node: m.config.Node, Cluster: newClusterID()}}); err != nil {
+	if err := m.propose(ctx, store.Command{Lead: &store.Lead{Node: m.config.Node, Cluster: m.newName()}}); err != nil {
 		return err
 	}
 	if err := m.found(ctx); err != nil {

@@ -88,9 +88,9 @@ func memberChange(nodes []swarm.Node, members []store.Member, leader swarm.NodeI
 
 	for _, node := range nodes {
 		address, member := wanted[node.ID], there[node.ID]
-		ready := node.State == swarm.NodeReady && address != ""
-		complete := member.Voter && member.Address == address && member.Reachable // who is not may have lost its disk
-		if ready && node.ID != leader && !complete {
+		ready := node.State == swarm.NodeReady || node.State == swarm.NodeUnknown && !member.Voter // who has just joined was not seen yet
+		complete := member.Voter && member.Address == address && member.Reachable                  // who is not may have lost its disk
+		if ready && address != "" && node.ID != leader && !complete {
 			return membership{add: store.Member{Node: node.ID, Address: address, Voter: true}}
 		}
 	}

@@ -42,6 +42,13 @@ type managers struct {
 	now  acquaintance
 }
 
+// Managers returns the addresses of managers that the agent knows, host:port.
+func (a *Agent) Managers() []string {
+	a.managers.mu.Lock()
+	defer a.managers.mu.Unlock()
+	return slices.Clone(a.managers.now.Managers)
+}
+
 // open reads what is kept; begin counts where nothing is.
 func (m *managers) open(begin []string) error {
 	m.mu.Lock()

@@ -8,8 +8,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-
-	"github.com/gitswarm/gitswarm/swarm"
 )
 
 func (a *app) leaveCommand() *cobra.Command {
@@ -58,20 +56,7 @@ func leave(ctx context.Context, config daemonConfig) error {
 	}
 	defer unlock()
 	config.Log = slog.New(slog.DiscardHandler)
-	containers, links, err := openNode(ctx, config)
-	if err != nil {
-		return fmt.Errorf("leave: %w", err)
-	}
-	found, err := containers.List(ctx)
-	if err != nil {
-		return fmt.Errorf("leave: list containers: %w", err)
-	}
-	var errs []error
-	for _, container := range found {
-		errs = append(errs, containers.Remove(ctx, container.ID))
-	}
-	errs = append(errs, containers.Sweep(ctx, func(swarm.TaskID) bool { return false }), links.Destroy(ctx), containers.Close())
-	if err := errors.Join(errs...); err != nil {
+	if err := clearNode(ctx, config); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return errors.Join(os.RemoveAll(config.RunDir), os.RemoveAll(config.DataDir))

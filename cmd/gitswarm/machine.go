@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/nodeagent/network"
 	"github.com/gitswarm/gitswarm/nodeagent/runtime"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -53,12 +54,16 @@ func (c daemonConfig) instance() string {
 	return "-" + ("000000" + text)[len(text):]
 }
 
-// describe says what this machine is and has.
+// describe says what this machine is and has. Without links it can't tell which
+// ports are busy.
 func describe(links *network.Network, offer offer) swarm.NodeDescription {
 	hostname, _ := os.Hostname() // empty is shown as such
-	busy, _ := links.Listening() // a machine that can't tell has none to refuse
+	var busy []swarm.Port
+	if links != nil {
+		busy, _ = links.Listening() // a machine that can't tell has none to refuse
+	}
 	return swarm.NodeDescription{
-		Hostname: hostname, OS: goruntime.GOOS, Arch: goruntime.GOARCH, Build: buildVersion().Build, BusyPorts: busy,
+		Hostname: hostname, OS: goruntime.GOOS, Arch: goruntime.GOARCH, Build: buildVersion().Build, BusyPorts: busy, Level: store.Level,
 		Labels: offer.labels, Resources: swarm.Resources{NanoCPUs: int64(goruntime.NumCPU()) * 1e9, Memory: totalMemory(), Generic: offer.generic},
 	}
 }

@@ -15,21 +15,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/gitswarm/gitswarm/gitsync"
-	"github.com/gitswarm/gitswarm/gitsync/compose"
 	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
-	"github.com/gitswarm/gitswarm/internal/wire"
-	"github.com/gitswarm/gitswarm/manager"
 	"github.com/gitswarm/gitswarm/manager/allocator"
 	"github.com/gitswarm/gitswarm/manager/api"
-	"github.com/gitswarm/gitswarm/manager/blobs"
 	"github.com/gitswarm/gitswarm/manager/dispatcher"
-	"github.com/gitswarm/gitswarm/manager/registry"
 	"github.com/gitswarm/gitswarm/manager/store"
-	"github.com/gitswarm/gitswarm/nodeagent"
 	"github.com/gitswarm/gitswarm/nodeagent/network"
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -39,89 +30,6 @@ const (
 	defaultDataDir = "/var/lib/gitswarm"
 	defaultRunDir  = "/run/gitswarm"
 )
-
-// runDaemon starts the manager and the agent of this machine and blocks until
-// ctx ends or one of them fails. The two meet on a socket only.
-func runDaemon(ctx context.Context, config daemonConfig) error {
-	unlock, err := config.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	node, err := config.nodeID()
-	if err != nil {
-		return err
-	}
-	agents, err := listenPrivately(config.agentSocket())
-	if err != nil {
-		return err
-	}
-
-	group, ctx := errgroup.WithContext(ctx)
-	if err := startManager(ctx, group, config, node, agents); err != nil {
-		agents.Close()
-		return errors.Join(err, group.Wait())
-	}
-	if err := startAgent(ctx, group, config, node); err != nil {
-		group.Go(func() error { return err })
-	}
-	config.Log.Info("daemon started", "node", node, "build", buildVersion().Build, "socket", config.socket())
-	return group.Wait()
-}
-
-// startManager opens what the manager keeps and runs it, the dispatcher and
-// the control API in the group.
-func startManager(ctx context.Context, group *errgroup.Group, config daemonConfig, node swarm.NodeID, agents net.Listener) error {
-	keyring, err := openKeyring(filepath.Join(config.DataDir, "keys"))
-	if err != nil {
-		return err
-	}
-	kept, err := blobs.Open(filepath.Join(config.DataDir, "blobs"), keyring)
-	if err != nil {
-		return err
-	}
-	state, err := store.Open(store.Config{Dir: filepath.Join(config.DataDir, "raft"), Node: node, Keyring: keyring, Log: config.Log})
-	if err != nil {
-		return err
-	}
-	registries, err := registry.New(registry.Config{CredentialsFile: config.RegistryConfig, Log: config.Log})
-	if err != nil {
-		return errors.Join(err, state.Close())
-	}
-	loading, err := emptyFolder(filepath.Join(config.RunDir, "compose"))
-	if err != nil {
-		return errors.Join(err, state.Close())
-	}
-	leader, err := manager.New(manager.Config{
-		Node: node, Store: state, Blobs: kept, Registry: registries,
-		Syncer: gitsync.New(gitsync.Config{Dir: filepath.Join(config.DataDir, "git"), Log: config.Log}),
-		Grants: config.Allow, Pool: config.pool(), Limits: compose.Limits{Folder: loading}, Log: config.Log,
-	})
-	if err != nil {
-		return errors.Join(err, state.Close())
-	}
-	listener, err := api.Listen(config.socket())
-	if err != nil {
-		return errors.Join(err, state.Close())
-	}
-
-	nodes := dispatcher.New(dispatcher.Config{Local: node, Store: state, Blobs: kept, Log: config.Log})
-	view, changes := storeView(state)
-	control := api.New(api.Config{
-		View: view, Changes: changes, Blobs: kept, Explain: explainStore,
-		Sources: leader, Rollouts: leader, Stacks: leader, Volumes: leader, Planner: leader, Streams: streams{nodes},
-		Version: versionOf(node),
-		Scratch: filepath.Join(config.RunDir, "scratch"), Log: config.Log,
-	})
-	running, ctx := errgroup.WithContext(ctx)
-	running.Go(func() error { return failed(ctx, state) })
-	running.Go(func() error { return leader.Run(ctx) })
-	running.Go(func() error { return nodes.Run(ctx) })
-	running.Go(func() error { return wire.Serve(ctx, agents, wire.Services{Agents: nodes}) })
-	running.Go(func() error { return control.Serve(ctx, listener) })
-	group.Go(func() error { return errors.Join(running.Wait(), state.Close()) })
-	return nil
-}
 
 func versionOf(node swarm.NodeID) api.Version {
 	v := buildVersion()
@@ -138,32 +46,6 @@ func failed(ctx context.Context, state *store.Store) error {
 	case <-ctx.Done():
 		return nil
 	}
-}
-
-// startAgent opens containers and network and runs the agent in the group.
-func startAgent(ctx context.Context, group *errgroup.Group, config daemonConfig, node swarm.NodeID) error {
-	containers, links, err := openNode(ctx, config)
-	if err != nil {
-		return err
-	}
-	agent := nodeagent.New(nodeagent.Config{
-		Node: node, Dir: filepath.Join(config.DataDir, "agent"), Runtime: containers, Network: links,
-		Own: config.agentSocket,
-		Dial: func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", address)
-		},
-		Describe: func() swarm.NodeDescription { return describe(links, config.Offer) },
-		Log:      config.Log,
-	})
-	group.Go(func() error {
-		running, ctx := errgroup.WithContext(ctx)
-		running.Go(func() error { return agent.Run(ctx) })
-		running.Go(func() error { return repairNetwork(ctx, config.Log, links) })
-		err := running.Wait()
-		links.Close()
-		return errors.Join(err, containers.Close())
-	})
-	return nil
 }
 
 // checkNetworkEvery is how often the kernel is compared with what the agent

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-memdb"
 	"github.com/hashicorp/raft"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
 // Recover makes a closed store that of the only manager, for when the majority
@@ -113,4 +115,45 @@ func dropOutrun(log *sealedLog, snapshot uint64) error {
 		return err
 	}
 	return log.DeleteRange(first, log.last)
+}
+
+// ClusterIn reads a closed store's cluster: what its log holds counts as
+// accepted. It reports false where the store is of a build that knew none; then
+// the cluster has an id alone.
+func ClusterIn(cfg Config) (swarm.Cluster, bool, error) {
+	cluster, known, err := clusterIn(cfg)
+	if err != nil {
+		return cluster, false, fmt.Errorf("read the cluster in store %s: %w", cfg.Dir, err)
+	}
+	return cluster, known, nil
+}
+
+func clusterIn(cfg Config) (cluster swarm.Cluster, known bool, err error) {
+	locked, err := lock(cfg.Dir)
+	if err != nil {
+		return cluster, false, err
+	}
+	defer locked.Close()
+	if err := checkFormat(cfg.Dir); err != nil {
+		return cluster, false, err
+	}
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, newLatch())
+	if err != nil {
+		return cluster, false, err
+	}
+	defer func() { err = errors.Join(err, log.close()) }()
+
+	m := &machine{latch: log.latch}
+	if err := recoverState(m, log, &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}); err != nil {
+		return cluster, false, err
+	}
+	db := m.db.Load()
+	if err := replay(db, log); err != nil {
+		return cluster, false, err
+	}
+	view := newView(db)
+	if cluster, known = view.Cluster(); !known {
+		cluster.ID = view.ClusterID()
+	}
+	return cluster, known, nil
 }

@@ -31,7 +31,8 @@ func (l *Lab) Socket() string { return filepath.Join(l.RunDir, "gitswarm.sock") 
 // answers.
 func (l *Lab) StartDaemon(ctx context.Context, flags ...string) (*Daemon, error) {
 	l.used = true
-	cmd := exec.Command(l.Bin, append(append([]string{"daemon"}, l.folders()...), flags...)...)
+	args := append(append([]string{"daemon"}, l.folders()...), "--listen", "127.0.0.1:0") // labs stand side by side
+	cmd := exec.Command(l.Bin, append(args, flags...)...)
 	cmd.Stdout, cmd.Stderr = l.out, l.out
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {

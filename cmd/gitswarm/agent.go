@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gitswarm/gitswarm/internal/identity"
+	"github.com/gitswarm/gitswarm/manager/api"
+	"github.com/gitswarm/gitswarm/nodeagent"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// agency is the measure of keepAgent.
+type agency struct {
+	node swarm.NodeID
+	left bool
+}
+
+func agentMeasure(m membership) agency { return agency{m.node(), m.left} }
+
+// keepAgent runs an agent while this machine is in a cluster, and clears the
+// machine of what the agent ran once it has left.
+func (d *daemon) keepAgent(ctx context.Context) error {
+	return follow(ctx, d, agentMeasure, func(ctx context.Context, now membership) error {
+		switch {
+		case now.left:
+			d.clear(ctx)
+		case now.self != nil:
+			return d.runAgent(ctx, now)
+		}
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// runAgent opens containers and network and runs the agent.
+func (d *daemon) runAgent(ctx context.Context, now membership) error {
+	containers, links, err := openNode(ctx, d.config)
+	if err != nil {
+		return err
+	}
+	luck := rand.Float64() // once: RenewAt is asked again and again
+	agent := nodeagent.New(nodeagent.Config{
+		Node: now.node(), Dir: filepath.Join(d.config.DataDir, "agent"), Runtime: containers, Network: links,
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			if filepath.IsAbs(address) {
+				return new(net.Dialer).DialContext(ctx, "unix", address)
+			}
+			return now.self.Dial(ctx, address, identity.ProtocolWire)
+		},
+		Managers: now.place.Managers,
+		Own: func() string {
+			if d.manager() == nil {
+				return ""
+			}
+			return d.config.agentSocket()
+		},
+		Renew:   d.renew,
+		RenewAt: func() time.Time { return now.self.RenewAt(time.Now(), luck) },
+		Describe: func() swarm.NodeDescription {
+			description := describe(links, d.config.Offer)
+			description.Address, description.DataPath = now.place.Advertise, now.place.dataPath()
+			return description
+		},
+		Log: d.config.Log,
+	})
+	d.setAgent(agent)
+	defer d.setAgent(nil)
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error { return agent.Run(ctx) })
+	running.Go(func() error { return repairNetwork(ctx, d.config.Log, links) })
+	err = running.Wait()
+	links.Close()
+	return errors.Join(err, containers.Close())
+}
+
+// Leave ends what runs here and forgets the cluster. Volumes stay.
+func (d *daemon) Leave(ctx context.Context, force bool, _ string) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	now, _ := d.membership()
+	switch {
+	case now.self == nil && !now.locked:
+		return api.Conflict("this machine is in no cluster", "")
+	case now.locked, now.manages() && !force:
+		return api.Conflict("this machine is a manager: the others count on it, and the last one takes the cluster with it",
+			"gitswarm node demote it on another manager first, or gitswarm leave --force")
+	}
+	d.config.Log.Info("leaving the cluster", "node", now.node())
+	now.left = true
+	cleared := make(chan error, 1)
+	d.mu.Lock()
+	d.cleared = cleared
+	d.mu.Unlock()
+	d.become(now)
+
+	select {
+	case err := <-cleared:
+		if err != nil {
+			now.left = false // it goes on as what it was
+			d.become(now)
+			return fmt.Errorf("leave: %w", err)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("leave: %w", ctx.Err())
+	}
+	if err := d.awaitNoManager(ctx); err != nil {
+		return err
+	}
+	errs := []error{os.RemoveAll(d.config.identityDir()), os.RemoveAll(d.config.placeFile())} // from here on it is in none
+	for _, path := range append(d.config.managerPaths(), filepath.Join(d.config.DataDir, "agent"), filepath.Join(d.config.DataDir, "node")) {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	d.become(membership{})
+	return errors.Join(errs...)
+}
+
+// clear removes every container and network of this machine, and says so.
+func (d *daemon) clear(ctx context.Context) {
+	err := clearNode(ctx, d.config)
+	d.mu.Lock()
+	cleared := d.cleared
+	d.mu.Unlock()
+	cleared <- err
+}
+
+func clearNode(ctx context.Context, config daemonConfig) error {
+	containers, links, err := openNode(ctx, config)
+	if err != nil {
+		return err
+	}
+	found, err := containers.List(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("list containers: %w", err), containers.Close())
+	}
+	var errs []error
+	for _, container := range found {
+		errs = append(errs, containers.Remove(ctx, container.ID))
+	}
+	return errors.Join(append(errs, containers.Sweep(ctx, func(swarm.TaskID) bool { return false }), links.Destroy(ctx), containers.Close())...)
+}
+
+// awaitNoManager waits until this machine's manager has ended.
+func (d *daemon) awaitNoManager(ctx context.Context) error {
+	for {
+		_, changed := d.membership()
+		if d.manager() == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for this machine's manager to end: %w", ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+func (d *daemon) setAgent(agent *nodeagent.Agent) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.agent = agent
+}

@@ -1,0 +1,410 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/durable"
+	"github.com/gitswarm/gitswarm/internal/identity"
+	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/internal/wire"
+	"github.com/gitswarm/gitswarm/manager"
+	"github.com/gitswarm/gitswarm/manager/api"
+	"github.com/gitswarm/gitswarm/manager/backup"
+	"github.com/gitswarm/gitswarm/manager/store"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// enterPatience is how long a machine that begins a cluster, joins one or is
+// unlocked has to be what it became.
+const enterPatience = 30 * time.Second
+
+var foundingContext = []byte("gitswarm founding")
+
+// Standing is what this machine is.
+func (d *daemon) Standing() api.Standing {
+	now, _ := d.membership()
+	s := api.Standing{Membership: api.InNone, Node: now.node(), Managers: now.place.Managers}
+	switch {
+	case now.locked:
+		s.Membership = api.IsLocked
+	case now.self == nil || now.left:
+	case !now.manages():
+		s.Membership = api.IsWorker
+	case d.manager() == nil:
+		s.Membership, s.Why = api.IsJoining, "its manager is starting"
+	default:
+		s.Membership = api.IsManager
+	}
+	if now.self != nil {
+		s.Cluster = now.self.Peer().Cluster
+	}
+	return s
+}
+
+// place is what the daemon's flags say of where this node is.
+func (c daemonConfig) place() place {
+	return place{Listen: c.Listen, Advertise: c.Advertise, DataPath: c.DataPath}
+}
+
+// placed lets a request's addresses go before the flags'.
+func (d *daemon) placed(a api.Addresses) (place, error) {
+	p := d.config.place()
+	if a.Listen != "" {
+		p.Listen = a.Listen
+	}
+	if a.Advertise != "" {
+		p.Advertise = a.Advertise
+	}
+	if a.DataPath != "" {
+		p.DataPath = a.DataPath
+	}
+	return p.settle()
+}
+
+// outside refuses what only a machine in no cluster may do.
+func (d *daemon) outside() error {
+	now, _ := d.membership()
+	switch {
+	case now.locked:
+		return api.Conflict("this machine is a locked manager", "gitswarm unlock")
+	case now.self != nil:
+		return api.Conflict("this machine is in a cluster already", "gitswarm status shows it; gitswarm leave lets go of it")
+	}
+	return nil
+}
+
+// Begin makes this machine the first manager of a new cluster.
+func (d *daemon) Begin(ctx context.Context, b api.Beginning, _ string) (api.Begun, error) {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if b.ForceNew {
+		return d.forceNew(ctx)
+	}
+	if err := d.outside(); err != nil {
+		return api.Begun{}, err
+	}
+	if err := manager.CheckSettings(b.Settings); err != nil {
+		return api.Begun{}, fmt.Errorf("begin a cluster: %w", err)
+	}
+	place, err := d.placed(b.Addresses)
+	if err != nil {
+		return api.Begun{}, fmt.Errorf("begin a cluster: %w", err)
+	}
+	now, err := d.found(place, "", b.Settings)
+	if err != nil {
+		return api.Begun{}, fmt.Errorf("begin a cluster: %w", err)
+	}
+	d.become(now)
+	return d.begun(ctx, b.Autolock)
+}
+
+// begun waits until the cluster's first manager leads.
+func (d *daemon) begun(ctx context.Context, autolock bool) (api.Begun, error) {
+	ctx, cancel := context.WithTimeout(ctx, enterPatience)
+	defer cancel()
+	running, err := d.awaitManager(ctx)
+	if err != nil {
+		return api.Begun{}, err
+	}
+	cluster, err := running.awaitCluster(ctx)
+	if err != nil {
+		return api.Begun{}, err
+	}
+	now, _ := d.membership()
+	begun := api.Begun{Cluster: cluster.ID, Node: now.node(), Address: running.address}
+	if autolock {
+		on := true
+		begun.UnlockKey, err = running.leader.Configure(ctx, api.Change{Autolock: &on}, "")
+	}
+	return begun, err
+}
+
+// found makes keys, an authority and this machine's certificate of it, and
+// keeps them. The cluster is written into the log once this manager leads;
+// until then it lies sealed beside it. An empty id asks for a random one.
+func (d *daemon) found(place place, id string, settings swarm.ClusterSettings) (membership, error) {
+	node, err := d.config.nodeID()
+	if err != nil {
+		return membership{}, err
+	}
+	keyring, err := openKeyring(d.config.keysFile())
+	if err != nil {
+		return membership{}, err
+	}
+	cluster, err := manager.Found(id, settings, keyring.ClusterKey(), time.Now())
+	if err != nil {
+		return membership{}, err
+	}
+	data, err := codec.Encode(cluster)
+	if err == nil {
+		data, err = keyring.Seal(data, foundingContext)
+	}
+	if err == nil {
+		err = durable.WriteFile(d.config.foundingFile(), data)
+	}
+	if err != nil {
+		return membership{}, fmt.Errorf("keep the new cluster: %w", err)
+	}
+
+	return d.enlist(place, keyring, cluster, node)
+}
+
+// enlist gives this machine a manager's certificate of a cluster whose
+// authority it has.
+func (d *daemon) enlist(place place, keyring *seal.Keyring, cluster swarm.Cluster, node swarm.NodeID) (membership, error) {
+	key, csr, err := identity.NewRequest()
+	if err != nil {
+		return membership{}, err
+	}
+	peer := identity.Peer{Node: node, Role: swarm.RoleManager, Cluster: cluster.ID}
+	chain, err := identity.Issue(cluster.Authority, csr, peer, cluster.Settings.CertExpiry, time.Now())
+	if err != nil {
+		return membership{}, err
+	}
+	return d.settleIn(place, keyring, key, chain, cluster.Authority.Trust)
+}
+
+// settleIn keeps what makes this machine a member.
+func (d *daemon) settleIn(place place, keyring *seal.Keyring, key, chain, trust []byte) (membership, error) {
+	if err := place.save(d.config.placeFile()); err != nil {
+		return membership{}, err
+	}
+	self, err := identity.Create(d.config.identityDir(), key, chain, trust)
+	if err == nil && keyring != nil {
+		err = self.Seal(keyring)
+	}
+	if err != nil {
+		return membership{}, err
+	}
+	return membership{self: self, place: place, keyring: keyring}, nil
+}
+
+// founding is the cluster that this machine began and whose log may not know
+// it yet; nil if there is none.
+func (c daemonConfig) founding(keyring *seal.Keyring) (*swarm.Cluster, error) {
+	sealed, err := os.ReadFile(c.foundingFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the new cluster: %w", err)
+	}
+	data, err := keyring.Open(sealed, foundingContext)
+	if err != nil {
+		return nil, fmt.Errorf("read the new cluster: %w", err)
+	}
+	cluster := new(swarm.Cluster)
+	return cluster, codec.DecodeStrict(data, cluster)
+}
+
+// Join makes this machine a member of a cluster: what it becomes is the
+// token's to say.
+func (d *daemon) Join(ctx context.Context, j api.Joining, _ string) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if err := d.outside(); err != nil {
+		return err
+	}
+	now, err := d.join(ctx, j)
+	if err != nil {
+		return fmt.Errorf("join a cluster: %w", err)
+	}
+	d.become(now)
+
+	ctx, cancel := context.WithTimeout(ctx, enterPatience)
+	defer cancel()
+	return d.awaitMember(ctx)
+}
+
+func (d *daemon) join(ctx context.Context, j api.Joining) (membership, error) {
+	token, err := identity.ParseToken(j.Token)
+	if err != nil {
+		return membership{}, err
+	}
+	place, err := d.placed(j.Addresses)
+	if err != nil {
+		return membership{}, err
+	}
+	first, err := withPort(j.Manager, "", managerPort)
+	if err != nil {
+		return membership{}, fmt.Errorf("read the manager's address: %w", err)
+	}
+	key, csr, err := identity.NewRequest()
+	if err != nil {
+		return membership{}, err
+	}
+	description := describe(nil, d.config.Offer)
+	description.Address, description.DataPath = place.Advertise, place.dataPath()
+	answer, err := wire.Join(ctx, first, token, wire.JoinRequest{CSR: csr, Description: description, Availability: j.Availability})
+	if err != nil {
+		return membership{}, err
+	}
+	place.Managers = append([]string{first}, answer.Managers...)
+
+	var keyring *seal.Keyring
+	if answer.Role == swarm.RoleManager {
+		if keyring, err = openKeyring(d.config.keysFile()); err != nil {
+			return membership{}, err
+		}
+	}
+	return d.settleIn(place, keyring, key, answer.Chain, answer.Trust)
+}
+
+// awaitMember waits until this machine's manager knows the cluster, where it
+// has one. A worker's agent needs no waiting for.
+func (d *daemon) awaitMember(ctx context.Context) error {
+	if now, _ := d.membership(); !now.manages() {
+		return nil
+	}
+	m, err := d.awaitManager(ctx)
+	if err == nil {
+		_, err = m.awaitCluster(ctx)
+	}
+	return err
+}
+
+// forceNew makes this manager the only one of its cluster. The others' loss
+// must be for good: see docs/recovery.md.
+func (d *daemon) forceNew(ctx context.Context) (api.Begun, error) {
+	now, _ := d.membership()
+	if !now.manages() {
+		return api.Begun{}, api.Conflict("only a manager that runs has a cluster's state to go on with", "gitswarm init without --force-new-cluster begins an empty one")
+	}
+	stopped := now
+	stopped.paused = true
+	d.become(stopped)
+	err := d.awaitNoManager(ctx)
+	if err == nil {
+		err = store.Recover(store.Config{Dir: d.config.raftDir(), Node: now.node(), Keyring: now.keyring, Log: d.config.Log}, time.Now())
+	}
+	d.become(now)
+	if err != nil {
+		return api.Begun{}, fmt.Errorf("go on with this manager alone: %w", err)
+	}
+	return d.begun(ctx, false)
+}
+
+// Restore begins a cluster again from a backup.
+func (d *daemon) Restore(ctx context.Context, r api.Restoring, _ string) (api.Begun, error) {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if err := d.outside(); err != nil {
+		return api.Begun{}, err
+	}
+	now, err := d.restore(ctx, r)
+	if err != nil {
+		return api.Begun{}, fmt.Errorf("restore a cluster: %w", err)
+	}
+	d.become(now)
+	return d.begun(ctx, false)
+}
+
+func (d *daemon) restore(ctx context.Context, r api.Restoring) (membership, error) {
+	key, err := backup.ParseKey(r.Key)
+	if err != nil {
+		return membership{}, err
+	}
+	place, err := d.placed(r.Addresses)
+	if err != nil {
+		return membership{}, err
+	}
+	node, err := d.config.nodeID()
+	if err != nil {
+		return membership{}, err
+	}
+	restored, err := backup.Restore(ctx, r.Backup, key, backup.Place{Dir: d.config.DataDir, Node: node, Now: time.Now()})
+	if err != nil {
+		return membership{}, err
+	}
+	keyring, err := seal.Open(d.config.keysFile(), restored.State.UnlockKey)
+	if err != nil {
+		return membership{}, err
+	}
+	return d.enlist(place, keyring, restored.State, node)
+}
+
+// Unlock opens a locked manager's keys.
+func (d *daemon) Unlock(ctx context.Context, text, _ string) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	key, err := seal.ParseUnlockKey(text)
+	if err != nil {
+		return fmt.Errorf("unlock: %w", err)
+	}
+	now, _ := d.membership()
+	keyring, err := seal.Open(d.config.keysFile(), key)
+	if err != nil {
+		return fmt.Errorf("unlock: %w", err)
+	}
+	if now, err = d.belong(now.place, keyring); err != nil {
+		return fmt.Errorf("unlock: %w", err)
+	}
+	d.become(now)
+	ctx, cancel := context.WithTimeout(ctx, enterPatience)
+	defer cancel()
+	_, err = d.awaitManager(ctx)
+	return err
+}
+
+// renew gets a certificate of the role that the cluster gives this machine
+// now, from any manager.
+func (d *daemon) renew(ctx context.Context) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	now, _ := d.membership()
+	if now.self == nil {
+		return nil
+	}
+	before := now.self.Peer().Role
+	err := d.askManagers(now, func(address string) error {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		return wire.Renew(ctx, now.self, address)
+	})
+	if err != nil {
+		return err
+	}
+	if role := now.self.Peer().Role; role != before {
+		d.config.Log.Info("role changed", "from", before, "to", role)
+		if err := d.takeRole(&now, role); err != nil {
+			return err
+		}
+	}
+	d.become(now)
+	return nil
+}
+
+// askTime is how long one manager has to answer before the next is asked.
+const askTime = 5 * time.Second
+
+// askManagers asks one manager after the other, this machine's own first,
+// until one has done it.
+func (d *daemon) askManagers(now membership, ask func(address string) error) error {
+	var errs []error
+	for _, address := range d.managers(now) {
+		err := ask(address)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, errors.New("no manager answered"))...)
+}
+
+// takeRole gives a manager its keys, or a worker none.
+func (d *daemon) takeRole(now *membership, role string) (err error) {
+	if role == swarm.RoleWorker {
+		now.keyring = nil
+		return now.self.Seal(nil) // what the manager kept goes once it has stopped: see keepManager
+	}
+	if now.keyring, err = openKeyring(d.config.keysFile()); err != nil {
+		return err
+	}
+	return now.self.Seal(now.keyring)
+}
