@@ -16,11 +16,12 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// The protocols that share the port, by their ALPN names.
+// Protocols by their ALPN names. All but the last share the managers' port.
 const (
 	ProtocolRaft = "gitswarm-raft" // the store's transport: managers alone
 	ProtocolWire = "h2"            // gRPC, internal/wire: anybody; the services ask for certificates
 	ProtocolAPI  = "gitswarm-api"  // HTTP/1.1 from manager to manager
+	ProtocolHTTP = "http/1.1"      // the users' API, on a port of its own; also of clients that name no protocol
 )
 
 // Peer is what a verified certificate says of its holder.

@@ -214,7 +214,7 @@ func (p *Port) admit(state tls.ConnectionState) error {
 	if err != nil || p.Admit == nil {
 		return nil // without a certificate: Server's configuration allowed it
 	}
-	if err := p.Admit(peer, state.NegotiatedProtocol); err != nil {
+	if err := p.Admit(peer, spoken(state)); err != nil {
 		return refused{err}
 	}
 	return nil
@@ -222,7 +222,7 @@ func (p *Port) admit(state tls.ConnectionState) error {
 
 func (p *Port) hand(ctx context.Context, conn *tls.Conn) error {
 	p.mu.Lock()
-	l := p.protocols[conn.ConnectionState().NegotiatedProtocol]
+	l := p.protocols[spoken(conn.ConnectionState())]
 	p.mu.Unlock()
 	if l == nil {
 		return errNobody

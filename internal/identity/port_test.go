@@ -153,6 +153,41 @@ func TestALookWhetherThePortIsOpenIsNotLogged(t *testing.T) {
 	}
 }
 
+func TestTheUsersPortServesClientsThatNameNoProtocol(t *testing.T) {
+	n := newNode(t, newAuthority(t, "c1"), manager("m1"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := Listen(l, func() *tls.Config { return n.Server(ProtocolHTTP) }, slog.New(slog.DiscardHandler))
+	go echo(port.For(ProtocolHTTP))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- port.Serve(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for name, change := range map[string]func(*tls.Config){
+		"one that names HTTP/1.1": func(*tls.Config) {},
+		"one that prefers HTTP/2": func(c *tls.Config) { c.NextProtos = []string{"h2", ProtocolHTTP} },
+		"one that names none":     func(c *tls.Config) { c.NextProtos = nil },
+	} {
+		config := Unverified(ProtocolHTTP)
+		change(config)
+		if err := reach(t, l.Addr().String(), config); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, protocol := range []string{ProtocolRaft, ProtocolWire} {
+		if err := reach(t, l.Addr().String(), Unverified(protocol)); err == nil {
+			t.Errorf("%s is served", protocol)
+		}
+	}
+}
+
 // pipes is a listener whose connections are in memory, so that time is the
 // test's.
 type pipes struct {

@@ -1,12 +1,14 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -24,16 +26,21 @@ func (n *Node) Server(protocols ...string) *tls.Config {
 		ClientAuth:             tls.VerifyClientCertIfGiven,
 		ClientCAs:              p.roots,
 		SessionTicketsDisabled: true, // each connection proves itself anew
-		VerifyConnection:       p.admit,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if !slices.Contains(protocols, spoken(state)) {
+				return ErrProtocol
+			}
+			return p.admit(state)
+		},
 	}
 }
+
+// spoken is the protocol of a connection.
+func spoken(state tls.ConnectionState) string { return cmp.Or(state.NegotiatedProtocol, ProtocolHTTP) }
 
 // admit judges a client whose certificate, if it has one, was found to be of a
 // trusted root.
 func (p papers) admit(state tls.ConnectionState) error {
-	if state.NegotiatedProtocol == "" {
-		return ErrProtocol
-	}
 	peer, err := PeerOf(state)
 	managers := state.NegotiatedProtocol == ProtocolRaft || state.NegotiatedProtocol == ProtocolAPI
 	switch {
