@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type manager struct {
 	dispatcher *Dispatcher
 	dial       func(context.Context) (net.Conn, error) // as an agent does
 	socket     string
+	strict     atomic.Bool // nodes prove who they are
 	spec       swarm.Digest
 }
 
@@ -74,7 +76,7 @@ func (m *manager) serve() {
 	}
 	m.dispatcher = New(Config{
 		Local: "m1", Store: m.store, Blobs: m.blobs, Heartbeat: beat, Log: slog.New(slog.DiscardHandler),
-		Plain: func(swarm.NodeID) bool { return true },
+		Plain: func(node swarm.NodeID) bool { return node == "m1" || !m.strict.Load() },
 	})
 	ctx, cancel := context.WithCancel(m.t.Context())
 	served := make(chan error, 2)
@@ -169,6 +171,7 @@ type puppet struct {
 	held    wire.Held
 	deltas  []wire.Delta
 	opens   []wire.Open
+	renews  int
 	err     error
 }
 
@@ -237,6 +240,9 @@ func (p *puppet) hear() {
 		}
 		if m.Open != nil {
 			p.opens = append(p.opens, *m.Open)
+		}
+		if m.Renew {
+			p.renews++
 		}
 		p.mu.Unlock()
 	}
