@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager/backup"
 	"github.com/gitswarm/gitswarm/manager/blobs"
@@ -32,15 +33,12 @@ type manager struct {
 	store   *store.Store
 	blobs   *blobs.Blobs
 	cluster swarm.Cluster
+	nodeKey []byte // PEM
 	blob    swarm.Digest
 	secret  swarm.Digest
 }
 
-const (
-	secretText = "correct horse battery staple"
-	tokenText  = "GSTKN-1-4ttylpscrz3vpksfa1-7nqzbr9y0shq2m8wn"
-	privateKey = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49\n-----END PRIVATE KEY-----\n"
-)
+const secretText = "correct horse battery staple"
 
 // begin makes a manager's folder and fills it.
 func begin(t testing.TB, unlock []byte) *manager {
@@ -51,14 +49,10 @@ func begin(t testing.TB, unlock []byte) *manager {
 		t.Fatal(err)
 	}
 	m := open(t, dir, keyring, "m1")
-	m.cluster = swarm.Cluster{
-		ID: "c1", UnlockKey: unlock, SecretName: keyring.ClusterKey(),
-		Tokens:    swarm.JoinTokens{Worker: tokenText + "w", Manager: tokenText + "m"},
-		Authority: swarm.Authority{Key: []byte(privateKey), Certificate: []byte("certificate"), Trust: []byte("trust")},
-	}
 	if _, err := keyring.Follow(unlock); err != nil {
 		t.Fatal(err)
 	}
+	m.found(unlock)
 	m.propose(store.Command{At: noon, Lead: &store.Lead{Node: "m1", Cluster: "c1"}})
 	m.propose(store.Command{At: noon, PutCluster: &m.cluster})
 	m.blob = m.put("rendered stack")
@@ -67,6 +61,37 @@ func begin(t testing.TB, unlock []byte) *manager {
 	}
 	m.propose(store.Command{At: noon, PutSource: &swarm.Source{ID: "main", URL: "file:///srv/main.git", Credential: m.secret}})
 	return m
+}
+
+// found gives the manager an authority, tokens and a certificate.
+func (m *manager) found(unlock []byte) {
+	m.t.Helper()
+	authority, err := identity.NewAuthority("c1", noon)
+	must(m.t, err)
+	worker, err := identity.NewToken(authority)
+	must(m.t, err)
+	manager, err := identity.NewToken(authority)
+	must(m.t, err)
+	m.cluster = swarm.Cluster{
+		ID: "c1", UnlockKey: unlock, SecretName: m.keyring.ClusterKey(),
+		Tokens: swarm.JoinTokens{Worker: worker, Manager: manager}, Authority: authority,
+	}
+
+	key, request, err := identity.NewRequest()
+	must(m.t, err)
+	chain, err := identity.Issue(authority, request, identity.Peer{Node: "m1", Role: swarm.RoleManager, Cluster: "c1"}, time.Hour, noon)
+	must(m.t, err)
+	node, err := identity.Create(filepath.Join(m.dir, "identity"), key, chain, authority.Trust)
+	must(m.t, err)
+	must(m.t, node.Seal(m.keyring))
+	m.nodeKey = key
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, dir string, keyring *seal.Keyring, node swarm.NodeID) *manager {
@@ -148,7 +173,7 @@ func TestAnEmptyMachineGoesOnWhereTheBackupWasTaken(t *testing.T) {
 			if restored.Index != index || restored.Start < index+1_000_000 || restored.Blobs != 3 || !restored.Taken.Equal(noon) {
 				t.Errorf("restored %+v", restored)
 			}
-			if string(restored.State.Authority.Key) != privateKey || restored.State.Tokens != m.cluster.Tokens {
+			if !bytes.Equal(restored.State.Authority.Key, m.cluster.Authority.Key) || restored.State.Tokens != m.cluster.Tokens {
 				t.Errorf("the cluster is %+v", restored.State)
 			}
 

@@ -2,9 +2,12 @@ package backup_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"io/fs"
 	"math/big"
 	"os"
@@ -21,19 +24,28 @@ import (
 // planted are all things that a manager knows and its disk may not show, in
 // every form that a program might have written.
 func planted(m *manager, unlock []byte) map[string][]byte {
-	clear := map[string][]byte{
-		"a secret": []byte(secretText), "a token": []byte(tokenText), "the authority's key": []byte(privateKey),
-		"a line of the authority's key": []byte(strings.Split(privateKey, "\n")[1]),
-	}
+	clear := make(map[string][]byte)
+	forms(clear, "a secret", []byte(secretText))
 	forms(clear, "the key that names secrets", m.keyring.ClusterKey())
+	for name, token := range map[string]string{"the workers' token": m.cluster.Tokens.Worker, "the managers' token": m.cluster.Tokens.Manager} {
+		forms(clear, name, []byte(token))
+		clear["the secret of "+name] = []byte(token[strings.LastIndex(token, "-")+1:])
+	}
+	for name, key := range map[string][]byte{"the authority's key": m.cluster.Authority.Key, "the node's key": m.nodeKey} {
+		block, _ := pem.Decode(key)
+		forms(clear, name, block.Bytes)
+		clear["a line of "+name] = []byte(strings.Split(string(key), "\n")[2])
+		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		must(m.t, err)
+		scalar, err := parsed.(*ecdsa.PrivateKey).Bytes()
+		must(m.t, err)
+		forms(clear, "the secret of "+name, scalar)
+	}
 	if unlock != nil {
 		forms(clear, "the unlock key", unlock)
 		text := seal.FormatUnlockKey(unlock)
 		clear["the unlock key as people have it"] = []byte(text[8:])
 		clear["a group of the unlock key"] = []byte(text[8:16])
-	}
-	for name, text := range map[string]string{"a secret": secretText, "a token": tokenText} {
-		forms(clear, name, []byte(text))
 	}
 	return clear
 }
@@ -56,7 +68,7 @@ func TestTheDiskOfAStoppedManagerShowsNothing(t *testing.T) {
 		if err := m.store.Snapshot(); err != nil {
 			t.Fatal(err)
 		}
-		m.propose(store.Command{At: noon, PutSource: &swarm.Source{ID: "main", URL: "https://ana:" + tokenText + "@git.example/x.git", Credential: m.secret}})
+		m.propose(store.Command{At: noon, PutSource: &swarm.Source{ID: "main", URL: "https://ana:" + m.cluster.Tokens.Worker + "@git.example/x.git", Credential: m.secret}})
 	}
 	if err := m.store.Close(); err != nil {
 		t.Fatal(err)
