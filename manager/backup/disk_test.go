@@ -33,7 +33,7 @@ func planted(m *manager, unlock []byte) map[string][]byte {
 	}
 	for name, key := range map[string][]byte{"the authority's key": m.cluster.Authority.Key, "the node's key": m.nodeKey} {
 		block, _ := pem.Decode(key)
-		forms(clear, name, block.Bytes)
+		clear[name] = block.Bytes
 		clear["a line of "+name] = []byte(strings.Split(string(key), "\n")[2])
 		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 		must(m.t, err)
