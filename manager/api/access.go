@@ -41,19 +41,19 @@ func accessOf(operation string) (access, bool) {
 	case "list-nodes", "get-node", "list-volumes", "list-grants", "get-cluster":
 		return access{role: swarm.UserViewer, stale: true}, true
 
-	case "plan", "sync-source":
+	case "plan", "plan-tree", "sync-source":
 		return access{role: swarm.UserCI, bound: true}, true
-	case "plan-tree":
-		return access{role: swarm.UserCI}, true
 
 	case "add-source", "remove-source", "approve", "retry", "rollback", "redeploy", "restart", "scale", "suspend",
 		"resume", "rebalance", "release-volume", "remove-volume", "exec",
 		"set-availability", "set-role", "label-node", "remove-node":
 		return access{role: swarm.UserOperator}, true
 
-	case "join-token", "unlock-key", "rotate-ca", "configure", "backup", "upgrade",
+	case "join-token", "unlock-key", "rotate-ca", "configure", "upgrade",
 		"list-tokens", "add-token", "remove-token":
 		return access{role: swarm.UserAdmin}, true
+	case "backup": // before a manager goes on alone, what it knows is kept
+		return access{role: swarm.UserAdmin, stale: true}, true
 	}
 	return access{}, false
 }

@@ -58,6 +58,7 @@ type Server struct {
 	mux        *http.ServeMux
 	document   *huma.OpenAPI
 	operations map[string]string // by the router's pattern
+	opened     time.Time
 }
 
 // Limits on what is read from a client.
@@ -77,7 +78,7 @@ func New(config Config) *Server {
 	if config.Explain == nil {
 		config.Explain = func(err error) error { return err }
 	}
-	s := &Server{Config: config, contents: contents{blobs: config.Blobs}}
+	s := &Server{Config: config, contents: contents{blobs: config.Blobs}, opened: time.Now()}
 
 	s.mux = http.NewServeMux()
 	settings := huma.DefaultConfig("gitswarm control API", apiVersion)

@@ -13,13 +13,31 @@ import (
 	"time"
 )
 
-// How long a request waits for a leader.
+// How long a request waits for a leader: counted from when one was last heard
+// of, so that an election is waited for and a lost quorum is told at once.
 const (
 	patienceToAct  = 10 * time.Second
 	patienceToRead = 4 * time.Second
+	leastToAct     = time.Second
+	leastToRead    = 50 * time.Millisecond
 	confirmTime    = 2 * time.Second
 	lookAgain      = 25 * time.Millisecond
 )
+
+// silence is how long no leader was heard of. A manager that has just started
+// may hear of one any moment.
+func (s *Server) silence() time.Duration {
+	return min(time.Since(s.Managers.LastContact()), time.Since(s.opened))
+}
+
+// patience is how long a request waits when a leader was last heard of that
+// long ago.
+func (a access) patience(silence time.Duration) time.Duration {
+	if a.stale {
+		return max(min(patienceToRead-silence, patienceToRead), leastToRead)
+	}
+	return max(min(patienceToAct-silence, patienceToAct), leastToAct)
+}
 
 // unreached says that a manager was never asked: the request may go elsewhere.
 type unreached struct{ error }
@@ -56,11 +74,7 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, asks access) {
 		refuse(w, err)
 		return
 	}
-	patience := patienceToAct
-	if asks.stale {
-		patience = max(min(patienceToRead, patienceToRead-time.Since(s.Managers.LastContact())), 2*lookAgain)
-	}
-	waiting, cancel := context.WithTimeout(r.Context(), patience)
+	waiting, cancel := context.WithTimeout(r.Context(), asks.patience(s.silence()))
 	defer cancel()
 
 	for waiting.Err() == nil {

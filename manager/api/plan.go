@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -83,6 +84,11 @@ func (s *Server) planTree(ctx context.Context, in *treeQuery) (*body[Plan], erro
 	if err != nil {
 		return nil, err
 	}
+	who, view := callerOf(ctx), s.View()
+	result.Stacks = slices.DeleteFunc(result.Stacks, func(plan StackPlan) bool { // names of another source's
+		record, ok := view.Stack(plan.Name)
+		return ok && !who.mine(record.Source)
+	})
 	return answer(planOf(result))
 }
 
