@@ -57,6 +57,13 @@ func (f *fabric) sever(address string, on bool) {
 	}
 }
 
+// store is the one that runs at an address, or nil.
+func (f *fabric) store(address string) *Store {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stores[address]
+}
+
 // reach returns the store at an address if one may talk to it now.
 func (f *fabric) reach(from, to string) (*Store, error) {
 	f.mu.Lock()

@@ -298,3 +298,31 @@ func TestRecoveryNeedsAStore(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestALogOfWhichEntriesWereTakenBackOpens: what the manager wrote that nobody
+// agreed on gives way to what the others did; after a restart all is there.
+func TestALogOfWhichEntriesWereTakenBackOpens(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, m *managers) {
+		m.propose(0, putSource("main"))
+		for round := range 3 {
+			old := m.leader()
+			m.sever(old, true)
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				if _, err := m.stores[old].Propose(ctx, accept("shop", "lost")); !errors.Is(err, ErrUncertain) {
+					t.Errorf("a write without the others: %v", err)
+				}
+				cancel()
+			}
+			m.propose((old+1)%3, accept(fmt.Sprint("stack", round), "v1"))
+			m.sever(old, false)
+			m.agree()
+			m.stop(old)
+			m.start(old)
+			m.agree()
+			if _, there := m.stores[old].View().Stack("shop"); there {
+				t.Error("what nobody agreed on is there")
+			}
+		}
+	})
+}

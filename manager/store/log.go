@@ -34,13 +34,27 @@ type sealedLog struct {
 	last uint64
 }
 
+// segments opens also those segments that were sealed when entries were taken
+// back from their end, as a manager does whose entries were never agreed on.
+// raft-wal 0.4.0 marks them as sealed but writes no index into them, and would
+// not open them again: https://github.com/hashicorp/raft-wal/issues/31.
+type segments struct{ *segment.Filer }
+
+// Open implements types.SegmentFiler.
+func (s segments) Open(info types.SegmentInfo) (types.SegmentReader, error) {
+	if info.IndexStart == 0 {
+		return s.RecoverTail(info) // finds the entries by reading them
+	}
+	return s.Filer.Open(info)
+}
+
 func openLog(dir, root string, keyring *seal.Keyring, vfs types.VFS, l *latch) (*sealedLog, error) {
 	if vfs == nil {
 		vfs = walfs.New()
 	}
 	w, err := wal.Open(dir,
 		wal.WithMetaStore(&walMeta{keyring: keyring}),
-		wal.WithSegmentFiler(segment.NewFiler(dir, vfs)),
+		wal.WithSegmentFiler(segments{segment.NewFiler(dir, vfs)}),
 		wal.WithSegmentSize(segmentSize),
 		wal.WithLogger(walLogger(l)))
 	if err != nil {
