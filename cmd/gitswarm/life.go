@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -76,11 +78,25 @@ func runDaemon(ctx context.Context, config daemonConfig) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.door.Serve(ctx, listener) })
+	group.Go(func() error { return d.answer(ctx, listener) })
 	group.Go(func() error { return d.keepManager(ctx) })
 	group.Go(func() error { return d.keepAgent(ctx) })
 	config.Log.Info("daemon started", "build", buildVersion().Build, "socket", config.socket())
 	return group.Wait()
+}
+
+// startPatience is how long a machine whose manager starts lets people wait for
+// an answer, rather than tell them that it starts.
+const startPatience = 10 * time.Second
+
+// answer serves this machine's socket.
+func (d *daemon) answer(ctx context.Context, listener net.Listener) error {
+	if now, _ := d.membership(); now.manages() {
+		starting, cancel := context.WithTimeout(ctx, startPatience)
+		_, _ = d.awaitManager(starting) // what keeps it is said by whoever answers then
+		cancel()
+	}
+	return d.door.Serve(ctx, listener)
 }
 
 // The files of a machine that is in a cluster.

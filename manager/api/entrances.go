@@ -152,7 +152,7 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 	})
 	defer stop()
 
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(listener); ctx.Err() == nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve control API on %s: %w", listener.Addr(), err)
 	}
 	return nil
