@@ -50,6 +50,7 @@ type counts struct {
 	resends int
 	beats   int
 	removed []swarm.VolumeID
+	papers  *wire.Papers
 	over    bool
 }
 
@@ -97,6 +98,9 @@ func (m *manager) Session(stream wire.Stream[wire.FromManager, wire.FromAgent]) 
 			}
 			s.applied = max(s.applied, from.Applied)
 			s.removed = append(s.removed, from.Removed...)
+			if from.Papers != nil {
+				s.papers = from.Papers
+			}
 			if from.Resend {
 				s.resends++
 			}
@@ -228,6 +232,7 @@ type node struct {
 	renew   func(context.Context) error
 	renewAt func() time.Time
 	own     string
+	issuer  string
 	dir     string
 	runtime *agenttest.Runtime
 	network *agenttest.Network
@@ -261,7 +266,7 @@ func (n *node) start() {
 		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
 		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
-		Own: func() string { return n.own },
+		Own: func() string { return n.own }, Papers: func() (role, issuer string) { return swarm.RoleWorker, n.issuer },
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()

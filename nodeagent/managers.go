@@ -228,6 +228,7 @@ func (a *Agent) renewPapers(ctx context.Context) error {
 		err := a.config.Renew(ctx)
 		if err == nil {
 			a.log.Info("certificate was renewed")
+			a.outbox.renewed(a.papers())
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -240,4 +241,13 @@ func (a *Agent) renewPapers(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// papers is what the node's certificate says now.
+func (a *Agent) papers() *wire.Papers {
+	if a.config.Papers == nil {
+		return nil
+	}
+	role, issuer := a.config.Papers()
+	return &wire.Papers{Role: role, Issuer: issuer}
 }

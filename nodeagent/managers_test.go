@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -172,6 +173,7 @@ func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 				return errors.New("no leader")
 			}
 			renewed++
+			n.issuer = fmt.Sprint("authority ", renewed)
 			due = time.Now().Add(3 * time.Hour)
 			return nil
 		}
@@ -184,6 +186,9 @@ func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if renewed != 1 {
 			t.Fatalf("asked once, it renewed %d times", renewed)
+		}
+		if papers := n.manager.latest().said().papers; papers == nil || papers.Issuer != "authority 1" || papers.Role != swarm.RoleWorker {
+			t.Errorf("the manager was told of papers %+v", papers)
 		}
 		time.Sleep(2 * time.Hour)
 		if renewed != 1 {

@@ -35,6 +35,7 @@ type Config struct {
 	Managers []string                                                    // optional: addresses to begin with; those that managers tell are kept in Dir
 	Own      func() string                                               // optional: the address of this machine's own manager, tried first; "" while there is none
 	Describe func() swarm.NodeDescription                                // required: called every 10 s
+	Papers   func() (role, issuer string)                                // optional: what the node's certificate says
 	Renew    func(context.Context) error                                 // optional: gets the node a new certificate
 	RenewAt  func() time.Time                                            // optional: when Renew is called though no manager asks for it
 	Log      *slog.Logger                                                // optional

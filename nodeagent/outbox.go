@@ -20,6 +20,7 @@ type outbox struct {
 	said    uint64 // of index
 	resend  bool
 	removed []swarm.VolumeID
+	papers  *wire.Papers // that are new
 }
 
 func newOutbox() *outbox {
@@ -36,6 +37,9 @@ func (o *outbox) report(task swarm.TaskID, status swarm.TaskStatus) {
 
 func (o *outbox) applied(index uint64) { o.change(func() { o.index = index }) }
 func (o *outbox) askResend()           { o.change(func() { o.resend = true }) }
+func (o *outbox) renewed(papers *wire.Papers) {
+	o.change(func() { o.papers = papers })
+}
 func (o *outbox) gone(volumes []swarm.VolumeID) {
 	o.change(func() { o.removed = append(o.removed, volumes...) })
 }
@@ -61,7 +65,7 @@ func (o *outbox) repeat() {
 		for task := range o.all {
 			o.unsaid[task] = true
 		}
-		o.said, o.resend = 0, false
+		o.said, o.resend, o.papers = 0, false, nil
 	})
 }
 
@@ -82,7 +86,8 @@ func (o *outbox) take() (wire.FromAgent, bool) {
 	}
 	m.Resend, o.resend = o.resend, false
 	m.Removed, o.removed = o.removed, nil
-	return m, len(m.Reports) > 0 || m.Applied > 0 || m.Resend || len(m.Removed) > 0
+	m.Papers, o.papers = o.papers, nil
+	return m, len(m.Reports) > 0 || m.Applied > 0 || m.Resend || len(m.Removed) > 0 || m.Papers != nil
 }
 
 // slots bounds how many things happen at once. Those of one key, unless it is

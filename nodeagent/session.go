@@ -85,7 +85,7 @@ func endOfSilence(ctx context.Context, silence time.Duration, heard *atomic.Uint
 // greet says hello and waits for the welcome.
 func (a *Agent) greet(stream wire.Stream[wire.FromAgent, wire.FromManager], description swarm.NodeDescription) (wire.Welcome, error) {
 	a.mu.Lock()
-	hello := wire.Hello{Node: a.config.Node, Description: description, Index: a.held.Index, Hash: a.held.Hash}
+	hello := wire.Hello{Node: a.config.Node, Description: description, Index: a.held.Index, Hash: a.held.Hash, Papers: a.papers()}
 	a.mu.Unlock()
 	if err := stream.Send(&wire.FromAgent{Hello: &hello}); err != nil {
 		return wire.Welcome{}, fmt.Errorf("say hello: %w", err)

@@ -63,6 +63,10 @@ func (d *daemon) runAgent(ctx context.Context, now membership) error {
 			}
 			return d.config.agentSocket()
 		},
+		Papers: func() (role, issuer string) {
+			peer := now.self.Peer()
+			return peer.Role, peer.Issuer
+		},
 		Renew:   d.renew,
 		RenewAt: func() time.Time { return now.self.RenewAt(time.Now(), luck) },
 		Describe: func() swarm.NodeDescription {

@@ -32,6 +32,7 @@ type FromAgent struct {
 	Resend   bool                   `cbor:"4,keyasint,omitempty"` // a delta did not fit: send all
 	Removed  []swarm.VolumeID       `cbor:"5,keyasint,omitempty"` // volumes of the assignment's list that are gone
 	Describe *swarm.NodeDescription `cbor:"6,keyasint,omitempty"` // it differs from Hello's
+	Papers   *Papers                `cbor:"7,keyasint,omitempty"` // the node has a new certificate
 }
 
 // Hello says who the agent is and what it holds.
@@ -40,6 +41,14 @@ type Hello struct {
 	Description swarm.NodeDescription `cbor:"2,keyasint,omitempty"`
 	Index       uint64                `cbor:"3,keyasint,omitempty"` // of its assignment; 0 means it has none
 	Hash        Hash                  `cbor:"4,keyasint,omitempty"` // of its assignment
+	Papers      *Papers               `cbor:"5,keyasint,omitempty"` // its certificate; nil means the one that the connection shows
+}
+
+// Papers is what a node's certificate says, by the node's own word: it proves
+// nothing, and tells whether the certificate has to be renewed.
+type Papers struct {
+	Role   string `cbor:"1,keyasint,omitempty"`
+	Issuer string `cbor:"2,keyasint,omitempty"` // identity.Peer's
 }
 
 // Report is what an agent says of one task.

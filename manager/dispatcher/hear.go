@@ -68,6 +68,12 @@ func (d *Dispatcher) take(s *session, m wire.FromAgent) bool {
 			d.reports.report(r.Task, bounded(r.Status))
 		}
 	}
+	if m.Papers != nil {
+		s.papers, s.renewing = m.Papers, false
+		if node, known := d.view.Node(s.node); known {
+			s.judgePapers(node, d.common.issuer)
+		}
+	}
 	if len(m.Removed) > 0 {
 		d.takeRemoved(view, s.node, m.Removed)
 	}

@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -30,7 +29,7 @@ var (
 type session struct {
 	id     string
 	node   swarm.NodeID
-	papers identity.Peer // the zero Peer if it came without a certificate
+	papers *wire.Papers // of its certificate, as far as it is known
 	end    context.CancelCauseFunc
 	wake   chan struct{}
 	heard  time.Time
@@ -158,8 +157,10 @@ func (d *Dispatcher) admit(ctx context.Context, s *session, hello wire.Hello) er
 		return fmt.Errorf("the node has seen index %d, this manager knows %d: connect it to a manager that is not behind, or move the agent's folder away if this state was restored from a backup", hello.Index, view.Index())
 	case certified && !known:
 		return wire.ErrRemoved
+	case hello.Papers != nil:
+		s.papers = hello.Papers
 	case certified:
-		s.papers = caller
+		s.papers = &wire.Papers{Role: caller.Role, Issuer: caller.Issuer}
 	}
 	return d.register(ctx, node, known, hello)
 }
@@ -289,7 +290,7 @@ func (d *Dispatcher) nodeOf(id string) (swarm.NodeID, bool) {
 // judgePapers asks the agent to renew its certificate if it is of another role
 // than the node's, or of another authority.
 func (s *session) judgePapers(node swarm.Node, issuer string) {
-	if s.papers.Node == "" || s.renewing {
+	if s.papers == nil || s.renewing {
 		return
 	}
 	if s.papers.Role != node.Role || issuer != "" && s.papers.Issuer != issuer {
