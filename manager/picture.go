@@ -1,7 +1,9 @@
 package manager
 
 import (
+	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -21,10 +23,12 @@ type picture struct {
 
 	mu      sync.Mutex
 	cluster *scheduler.Cluster
+	nodes   []swarm.Node                                 // by id; never changed in place
 	placed  map[swarm.StackName][]swarm.TaskID           // tasks in cluster
 	leaving map[swarm.StackName]map[swarm.NodeID]int     // how many of these are on their way out
 	on      map[swarm.NetworkID]map[swarm.StackName]bool // stacks with addresses there
 	uses    map[swarm.StackName]map[swarm.NetworkID]bool // the same, by stack
+	rolling map[swarm.StackName]bool                     // stacks whose rollout touches tasks
 }
 
 func newPicture(s *store.Store, claims func(*store.View, swarm.Task) *swarm.Claims) *picture {
@@ -38,6 +42,15 @@ func (p *picture) place(wanted []scheduler.Wanted, leaving map[swarm.TaskID]bool
 
 	p.catchUp()
 	return p.cluster.Place(wanted, slices.Sorted(maps.Keys(leaving)))
+}
+
+// allNodes returns the nodes, by id. They are read, never written.
+func (p *picture) allNodes() []swarm.Node {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.catchUp()
+	return p.nodes
 }
 
 // stacksOn returns, by name, the stacks that have addresses on any of the
@@ -70,6 +83,15 @@ func (p *picture) load() map[swarm.NodeID]int {
 	return load
 }
 
+// rollingBeside returns how many other stacks roll.
+func (p *picture) rollingBeside(stack swarm.StackName) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.catchUp()
+	return len(p.rolling) - number(p.rolling[stack])
+}
+
 // catchUp takes in what was touched since the last time.
 func (p *picture) catchUp() {
 	news, _ := p.touched.Take()
@@ -80,6 +102,9 @@ func (p *picture) catchUp() {
 	if news.Everything {
 		p.begin(view)
 		return
+	}
+	if slices.ContainsFunc(news.Nodes, func(id swarm.NodeID) bool { return p.another(view, id) }) {
+		p.nodes = view.Nodes()
 	}
 	for _, id := range news.Nodes {
 		if node, there := view.Node(id); there {
@@ -93,6 +118,14 @@ func (p *picture) catchUp() {
 	}
 }
 
+// another reports whether a node is not as it was: that something of it came or
+// went touches it too.
+func (p *picture) another(view *store.View, id swarm.NodeID) bool {
+	node, there := view.Node(id)
+	at, known := slices.BinarySearchFunc(p.nodes, id, func(n swarm.Node, id swarm.NodeID) int { return cmp.Compare(n.ID, id) })
+	return there != known || there && !reflect.DeepEqual(p.nodes[at], node)
+}
+
 // begin makes the picture anew.
 func (p *picture) begin(view *store.View) {
 	p.cluster = new(scheduler.Cluster)
@@ -100,7 +133,9 @@ func (p *picture) begin(view *store.View) {
 	p.leaving = make(map[swarm.StackName]map[swarm.NodeID]int)
 	p.on = make(map[swarm.NetworkID]map[swarm.StackName]bool)
 	p.uses = make(map[swarm.StackName]map[swarm.NetworkID]bool)
-	for _, node := range view.Nodes() {
+	p.rolling = make(map[swarm.StackName]bool)
+	p.nodes = view.Nodes()
+	for _, node := range p.nodes {
 		p.cluster.PutNode(node)
 	}
 	for _, record := range view.Stacks() {
@@ -110,10 +145,10 @@ func (p *picture) begin(view *store.View) {
 
 // look takes in one stack as it is now.
 func (p *picture) look(view *store.View, stack swarm.StackName) {
-	var placed []swarm.TaskID
+	var placed []swarm.TaskID // sorted
 	leaving := make(map[swarm.NodeID]int)
 	uses := make(map[swarm.NetworkID]bool)
-	for _, task := range view.Tasks(stack) {
+	for task := range view.EachTask(stack) {
 		noteNetworks(uses, task.Addresses)
 		if holds(task) {
 			p.cluster.Put(p.occupant(view, task))
@@ -128,7 +163,10 @@ func (p *picture) look(view *store.View, stack swarm.StackName) {
 	}
 
 	for _, id := range p.placed[stack] {
-		if task, there := view.Task(id); !there || !holds(task) { // else it may be another stack's by now
+		if _, stays := slices.BinarySearch(placed, id); stays {
+			continue
+		}
+		if task, there := view.Task(id); !there || !holds(&task) { // else it is another stack's by now
 			p.cluster.Drop(id)
 		}
 	}
@@ -140,6 +178,11 @@ func (p *picture) look(view *store.View, stack swarm.StackName) {
 		delete(p.leaving, stack)
 	}
 	p.reach(stack, uses)
+	if record, there := view.Stack(stack); there && isRolling(record) {
+		p.rolling[stack] = true
+	} else {
+		delete(p.rolling, stack)
+	}
 }
 
 // reach notes on which networks a stack has addresses.
@@ -168,12 +211,12 @@ func noteNetworks(networks map[swarm.NetworkID]bool, addresses []swarm.Address) 
 }
 
 // holds reports whether a task holds anything of a node.
-func holds(task swarm.Task) bool { return task.Node != "" && task.Status.State.Live() }
+func holds(task *swarm.Task) bool { return task.Node != "" && task.Status.State.Live() }
 
-func (p *picture) occupant(view *store.View, task swarm.Task) scheduler.Occupant {
+func (p *picture) occupant(view *store.View, task *swarm.Task) scheduler.Occupant {
 	claims := task.Claims
 	if claims == nil {
-		claims = p.claims(view, task)
+		claims = p.claims(view, *task)
 	}
 	return scheduler.Occupant{Task: task.ID, Service: task.Service, Node: task.Node, Claims: claims}
 }

@@ -32,7 +32,7 @@ func (m *Manager) look(ctx context.Context, view *store.View, name swarm.StackNa
 	}
 	sight := reconciler.View{
 		Record: record, Accepted: accepted, Healthy: healthy,
-		Tasks: view.Tasks(name), Nodes: view.Nodes(), Chance: chance(),
+		Tasks: view.Tasks(name), Nodes: m.picture.allNodes(), Chance: chance(),
 	}
 	if record.Rebalance || rebalances(healthy) {
 		sight.Load = m.picture.load()

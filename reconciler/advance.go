@@ -134,7 +134,7 @@ func (s *step) excuse() {
 		if !t.lost || !t.Status.State.Live() || t.Excused != "" {
 			continue
 		}
-		if s.nodes[t.Node] != nil && !t.asked() && !t.succeeded() {
+		if s.node(t.Node) != nil && !t.asked() && !t.succeeded() {
 			continue
 		}
 		t.Excused = nodeLost

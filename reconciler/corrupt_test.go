@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -97,27 +96,5 @@ func TestMissingContentStopsNothing(t *testing.T) {
 		if len(d.Desire)+len(d.Create)+len(d.Forget) > 0 {
 			t.Errorf("%s: touched tasks: %+v", name, d)
 		}
-	}
-}
-
-// BenchmarkAdvanceWithNothingToDo is what each status of a large stack costs.
-func BenchmarkAdvanceWithNothingToDo(b *testing.B) {
-	stack := &swarm.Stack{Name: "shop"}
-	for i := range 100 {
-		service := newService(fmt.Sprintf("s%03d", i))
-		service.Task.Image, service.Replicas = "image:1", 10
-		if i > 0 {
-			service.DependsOn = []swarm.Dependency{{Service: fmt.Sprintf("s%03d", i-1), Condition: swarm.ServiceStarted}}
-		}
-		service.Spec = swarm.Digest(fmt.Sprintf("%+v", service.Task))
-		stack.Services = append(stack.Services, service)
-	}
-	c := newCluster("n1", "n2", "n3")
-	c.accept("v1", stack)
-	c.run(time.Hour, c.over)
-	view := c.view()
-	b.ResetTimer()
-	for b.Loop() {
-		Advance(view, c.now)
 	}
 }

@@ -27,7 +27,7 @@ const (
 // that a rollout brings or replaces may be where either of the two admits it:
 // taking it from there is the rollout's.
 func (s *step) unwelcome(sv *service, t *task) string {
-	node := s.nodes[t.Node]
+	node := s.node(t.Node)
 	if node == nil || t.lost || !t.live() {
 		return ""
 	}

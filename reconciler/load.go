@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/gitswarm/gitswarm/swarm"
@@ -16,8 +17,8 @@ type step struct {
 	view     View
 	now      time.Time
 	rollout  swarm.Rollout // as it will be
-	nodes    map[swarm.NodeID]*swarm.Node
-	tasks    []*task // by id
+	nodes    []swarm.Node  // by id
+	tasks    []*task       // by id
 	known    map[swarm.TaskID]bool
 	services []*service                                     // by name
 	refuge   bool                                           // a node takes new tasks: where none does, no task is given up for lost
@@ -30,15 +31,12 @@ type step struct {
 func newStep(view View, now time.Time) *step {
 	s := &step{
 		view: view, now: now, rollout: cloneRollout(view.Record.Rollout),
-		nodes:   make(map[swarm.NodeID]*swarm.Node, len(view.Nodes)),
+		nodes:   sortedNodes(view.Nodes),
 		known:   make(map[swarm.TaskID]bool, len(view.Tasks)),
 		edges:   make(map[*swarm.Stack]map[string][]swarm.Dependency),
 		desires: make(map[swarm.TaskID]*swarm.Desire),
 	}
-	for i := range view.Nodes {
-		s.nodes[view.Nodes[i].ID] = &view.Nodes[i]
-		s.refuge = s.refuge || takes(&view.Nodes[i])
-	}
+	s.refuge = slices.ContainsFunc(s.nodes, func(n swarm.Node) bool { return takes(&n) })
 
 	for _, t := range view.Tasks {
 		s.known[t.ID] = true
@@ -48,6 +46,24 @@ func newStep(view View, now time.Time) *step {
 
 	s.load()
 	return s
+}
+
+func sortedNodes(nodes []swarm.Node) []swarm.Node {
+	for i := range nodes[min(1, len(nodes)):] {
+		if nodes[i].ID > nodes[i+1].ID {
+			return slices.SortedFunc(slices.Values(nodes), func(a, b swarm.Node) int { return cmp.Compare(a.ID, b.ID) })
+		}
+	}
+	return nodes
+}
+
+// node returns a node of the cluster, or nil.
+func (s *step) node(id swarm.NodeID) *swarm.Node {
+	at := sort.Search(len(s.nodes), func(i int) bool { return s.nodes[i].ID >= id })
+	if at == len(s.nodes) || s.nodes[at].ID != id {
+		return nil
+	}
+	return &s.nodes[at]
 }
 
 func cloneRollout(r swarm.Rollout) swarm.Rollout {
@@ -62,8 +78,8 @@ func (s *step) observe(t swarm.Task) *task {
 	if t.Node == "" {
 		return seen
 	}
-	node, ok := s.nodes[t.Node]
-	seen.lost = !ok || node.State == swarm.NodeDown && s.refuge
+	node := s.node(t.Node)
+	seen.lost = node == nil || node.State == swarm.NodeDown && s.refuge
 	return seen
 }
 
@@ -164,8 +180,8 @@ func bySeat(a, b *seat) int {
 // seatNodes takes from seats those of nodes that fit; a node that is ready and
 // active must have one.
 func (s *step) seatNodes(sv *service, seats map[swarm.Seat]*seat) {
-	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
-		node := s.nodes[id]
+	for i := range s.nodes {
+		node, id := &s.nodes[i], s.nodes[i].ID
 		if !Fits(sv.want, node) {
 			continue
 		}

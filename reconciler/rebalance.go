@@ -125,10 +125,12 @@ type place struct {
 // betterPlace returns the seat whose move to another node makes the service's
 // spread better, and that node; nil where none does.
 func (s *step) betterPlace(sv *service) (*seat, swarm.NodeID) {
+	var places []*place
 	at := make(map[swarm.NodeID]*place)
-	for id, node := range s.nodes {
-		if takes(node) && Fits(sv.want, node) {
-			at[id] = &place{node: node, load: s.view.Load[id]}
+	for i := range s.nodes {
+		if node := &s.nodes[i]; takes(node) && Fits(sv.want, node) {
+			at[node.ID] = &place{node: node, load: s.view.Load[node.ID]}
+			places = append(places, at[node.ID])
 		}
 	}
 	for _, st := range sv.seats {
@@ -137,10 +139,6 @@ func (s *step) betterPlace(sv *service) (*seat, swarm.NodeID) {
 		}
 	}
 
-	var places []*place
-	for _, id := range slices.Sorted(maps.Keys(at)) {
-		places = append(places, at[id])
-	}
 	if len(places) < 2 {
 		return nil, ""
 	}

@@ -54,7 +54,7 @@ func (s *step) fits(t *task, g target) bool {
 	if g.anywhere {
 		return true
 	}
-	node := s.nodes[t.Node]
+	node := s.node(t.Node)
 	return t.Job == g.ends && (node == nil || Fits(g.def, node))
 }
 

@@ -16,7 +16,7 @@ const (
 // restart_policy after an end, with a growing pause after the environment
 // refused.
 func (s *step) fill(st *seat, g target, fresh bool) {
-	if node := s.nodes[st.node]; st.node != "" && (node == nil || !takes(node)) {
+	if node := s.node(st.node); st.node != "" && (node == nil || !takes(node)) {
 		return
 	}
 	if s.waitsForTurn(st, g) {
@@ -142,7 +142,7 @@ func (s *step) forgetSeat(sv *service, st *seat) {
 	first := slices.IndexFunc(st.tasks, func(t *task) bool { return s.failed(sv, st, t) })
 	seen := 0
 	for i, t := range slices.Backward(st.tasks) {
-		gone := t.lost && s.nodes[t.Node] == nil && t.succeeded() // nobody will ever say how it ended
+		gone := t.lost && s.node(t.Node) == nil && t.succeeded() // nobody will ever say how it ended
 		switch {
 		case t.live():
 		case t.Desired == swarm.DesiredRemove, gone:
