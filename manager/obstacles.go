@@ -22,7 +22,7 @@ func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
 		return nil
 	}
 	var found []string
-	if rolling := rollingStacks(view, sight.Record.Name); rolling >= rollAtOnce {
+	if rolling := m.picture.rollingBeside(sight.Record.Name); rolling >= rollAtOnce {
 		return []string{fmt.Sprintf("%d other stacks are rolling, at most %d do at once", rolling, rollAtOnce)}
 	}
 
@@ -41,16 +41,6 @@ func (m *Manager) obstacles(view *store.View, sight reconciler.View) []string {
 func untouched(record swarm.StackRecord) bool {
 	r := record.Rollout
 	return r.To != record.Accepted || r.Phase == swarm.PhaseWaiting || r.Phase == swarm.PhaseNone
-}
-
-func rollingStacks(view *store.View, but swarm.StackName) int {
-	n := 0
-	for _, record := range view.Stacks() {
-		if record.Name != but {
-			n += number(isRolling(record))
-		}
-	}
-	return n
 }
 
 // busyPorts names published ports that a program other than gitswarm listens
