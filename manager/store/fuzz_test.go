@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
 // FuzzDecodeEntry: no bytes in the log make a manager crash, and what is
@@ -73,6 +75,52 @@ func FuzzReadState(f *testing.F) {
 		}
 		if err := writeState(&second, again.Txn(false)); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
 			t.Fatalf("read and written again, it differs: %v", err)
+		}
+	})
+}
+
+// FuzzAccept: whatever another manager forwards, the leader goes on, and what
+// it takes it can apply.
+func FuzzAccept(f *testing.F) {
+	s := newPlace(f).open(f)
+	removed := swarm.NodeID("n1")
+	for _, c := range []Command{putSource("main"), accept("shop", "v1"), {At: noon, Lead: &Lead{Cluster: "c"}}, {RemoveNode: &removed}} {
+		entry, err := encodeEntry(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(entry)
+	}
+	f.Add([]byte{entryFormat, 0xa1, 0x18, 99, 0xa0})
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		index, err := s.Accept(t.Context(), entry)
+		if errors.Is(err, ErrFailed) || errors.Is(err, ErrUncertain) {
+			t.Fatal(err)
+		}
+		if err == nil && s.View().Index() < index {
+			t.Fatalf("accepted as %d, shown up to %d", index, s.View().Index())
+		}
+	})
+}
+
+// FuzzGreeting: whoever connects, reading what they say first ends, and takes
+// no more than it says.
+func FuzzGreeting(f *testing.F) {
+	f.Add([]byte{greetingFormat, 3, 'a', 'b', 'c', 'd'})
+	f.Add([]byte{greetingFormat, 0})
+	f.Add([]byte{99, 200})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		from := bytes.NewReader(data)
+		incarnation, err := readGreeting(from)
+		if err != nil {
+			return
+		}
+		var back bytes.Buffer
+		if err := writeGreeting(&back, incarnation); err != nil {
+			t.Fatal(err)
+		}
+		if read := data[:len(data)-from.Len()]; !bytes.Equal(back.Bytes(), read) {
+			t.Fatalf("%x was read as %x", read, back.Bytes())
 		}
 	})
 }

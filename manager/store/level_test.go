@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
 // TestEveryFieldThatCameLaterSaysSince: testdata/golden/v1/fields lists what
@@ -68,4 +70,46 @@ func commandFields() []string {
 	walk(reflect.TypeFor[Command]())
 	slices.Sort(fields)
 	return fields
+}
+
+func TestACommandThatAnOlderBuildDoesNotKnowIsNamed(t *testing.T) {
+	removed := swarm.NodeID("n1")
+	for want, c := range map[string]Command{
+		"store.Command.RemoveNode":    {RemoveNode: &removed},
+		"store.Command.PutCluster":    {PutCluster: &swarm.Cluster{ID: "c"}},
+		"store.Operate.Rebalance":     {Operate: &Operate{Stack: "shop", Rebalance: true}},
+		"swarm.Desire.Claims":         {Decide: &Decide{Decision: swarm.Decision{Desire: []swarm.Desire{{Task: "a"}, {Task: "b", Claims: &swarm.Claims{}}}}}},
+		"":                            {Operate: &Operate{Stack: "shop", Retry: true}},
+		"swarm.NodeDescription.Level": {PutNode: &swarm.Node{ID: "n1", Description: swarm.NodeDescription{Level: 2}}},
+	} {
+		if got := tooNew(reflect.ValueOf(&c).Elem(), 1, false); got != want {
+			t.Errorf("named %q, want %q", got, want)
+		}
+		if got := tooNew(reflect.ValueOf(&c).Elem(), Level, false); got != "" {
+			t.Errorf("this build does not know %s", got)
+		}
+	}
+
+	node := Command{PutNode: &swarm.Node{ID: "n1", Issuer: "i", Description: swarm.NodeDescription{Hostname: "one", Level: 2, DataPath: "10.0.0.1"}}}
+	tooNew(reflect.ValueOf(&node).Elem(), 1, true)
+	if want := (swarm.NodeDescription{Hostname: "one"}); !reflect.DeepEqual(node.PutNode.Description, want) || node.PutNode.Issuer != "" {
+		t.Errorf("an older build is told %+v", node.PutNode)
+	}
+}
+
+// TestTheOldestManagerSaysWhatMayBeProposed: its own level counts from this
+// build, those of others from what their nodes say.
+func TestTheOldestManagerSaysWhatMayBeProposed(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, m *managers) {
+		for i := range 3 {
+			m.propose(m.leader(), Command{At: noon, PutNode: &swarm.Node{ID: nodeName(i), Description: swarm.NodeDescription{Level: Level + i}}})
+		}
+		m.agree()
+		for _, s := range m.stores {
+			if level, _ := s.spoken(); level != Level {
+				t.Errorf("they speak level %d", level)
+			}
+		}
+		m.propose(m.follower(), Command{At: noon, PutCluster: &swarm.Cluster{ID: "c"}})
+	})
 }

@@ -57,6 +57,14 @@ func anyCommand(t *rapid.T, v *View) Command {
 			func() { c.Lead = &Lead{Cluster: "c"} },
 			func() { c.PutGrants = &PutGrants{Grants: []swarm.Grant{{Stack: stack}}} },
 			func() { c.DropVolumes = []swarm.KeptVolume{{ID: swarm.NewVolumeID(stack, "data"), Node: "n1"}} },
+			func() { c.RemoveNode = new(pick(t, nodeIDs[1:], "removed")) },
+			func() {
+				row, _ := v.Cluster()
+				row.Settings.TaskHistory = rapid.IntRange(0, 9).Draw(t, "history")
+				c.PutCluster = &row
+			},
+			func() { c.PutToken = &swarm.UserToken{ID: "t", Role: swarm.UserCI, Hash: []byte("h")} },
+			func() { c.DropToken = new("t") },
 		}, "rare")()
 	}
 	return c
@@ -211,6 +219,11 @@ func neverBack(t *rapid.T, before, after *View) {
 		}
 		if old.Node != "" && task.Node != old.Node {
 			t.Fatalf("%s moved from %s to %s", old.ID, old.Node, task.Node)
+		}
+	}
+	for _, node := range before.Nodes() {
+		if _, there := after.Node(node.ID); there == after.Removed(node.ID) {
+			t.Fatalf("%s is there %v, and was removed %v", node.ID, there, !there)
 		}
 	}
 	for _, record := range after.Stacks() {
