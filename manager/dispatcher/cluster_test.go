@@ -37,6 +37,7 @@ type manager struct {
 
 func newManager(t *testing.T) *manager {
 	t.Helper()
+	t.Parallel() // it waits most of the time
 	dir := t.TempDir()
 	keyring, err := seal.Create(filepath.Join(dir, "keyring"))
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 )
 
 func TestAnAgentAtAFollowerGetsItsAssignmentAndReportsThroughIt(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, follower := c.leader(), c.followers()[0]
 	p := follower.join("n1", wire.Held{})
@@ -31,7 +30,6 @@ func TestAnAgentAtAFollowerGetsItsAssignmentAndReportsThroughIt(t *testing.T) {
 }
 
 func TestOnlyTheLeaderCallsASilentNodeDownWhoeverHasItsSession(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader := c.leader()
 	var all []*puppet
@@ -58,7 +56,6 @@ func TestOnlyTheLeaderCallsASilentNodeDownWhoeverHasItsSession(t *testing.T) {
 }
 
 func TestADrainWaitsForNodesAtEveryManager(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, followers := c.leader(), c.followers()
 	leader.shop(leader.task(web1, "n1"), leader.task(web2, "n2"), leader.task("shop/web.3.c", "n3"))
@@ -87,7 +84,6 @@ func TestADrainWaitsForNodesAtEveryManager(t *testing.T) {
 }
 
 func TestAFollowerOutOfContactSendsItsAgentsAway(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, followers := c.leader(), c.followers()
 	p := followers[0].join("n1", wire.Held{})
@@ -105,7 +101,6 @@ func TestAFollowerOutOfContactSendsItsAgentsAway(t *testing.T) {
 }
 
 func TestAFollowerOutOfContactTakesNoNewAgents(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	follower := c.followers()[0]
 	c.board.cut(follower.name())
@@ -124,7 +119,6 @@ func TestAFollowerOutOfContactTakesNoNewAgents(t *testing.T) {
 }
 
 func TestANewLeaderHoldsNobodysSilenceDuringTheElectionAgainstThem(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	old, followers := c.leader(), c.followers()
 	one, two := followers[0].join("n1", wire.Held{}), old.join("n2", wire.Held{})
@@ -149,7 +143,6 @@ func TestANewLeaderHoldsNobodysSilenceDuringTheElectionAgainstThem(t *testing.T)
 }
 
 func TestAgentsOfAManagerThatDiesHaveTimeToFindAnother(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, followers := c.leader(), c.followers()
 	p := followers[0].join("n1", wire.Held{})
@@ -164,7 +157,6 @@ func TestAgentsOfAManagerThatDiesHaveTimeToFindAnother(t *testing.T) {
 }
 
 func TestAnyManagerReachesThroughToAnyNode(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, followers := c.leader(), c.followers()
 	leader.shop(leader.task(web1, "n1"), leader.task(web2, "n2"))
@@ -198,7 +190,6 @@ func TestAnyManagerReachesThroughToAnyNode(t *testing.T) {
 }
 
 func TestAProcessIsReachedThroughTwoManagersAndEndsWithItsOwner(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, followers := c.leader(), c.followers()
 	leader.shop(leader.task(web1, "n1"))
@@ -243,7 +234,6 @@ func TestAProcessIsReachedThroughTwoManagersAndEndsWithItsOwner(t *testing.T) {
 }
 
 func TestARemovedNodesSessionEnds(t *testing.T) {
-	t.Parallel()
 	c := newTrio(t)
 	leader, follower := c.leader(), c.followers()[0]
 	p := follower.join("n1", wire.Held{})

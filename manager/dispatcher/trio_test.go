@@ -108,6 +108,7 @@ type trio struct {
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
+	t.Parallel() // it waits most of the time
 	c := &trio{t: t, board: &switchboard{lines: make(map[string]*pipeline), alone: make(map[string]bool)}}
 	for i := range 3 {
 		c.start(fmt.Sprint("m", i+1), i > 0)

@@ -1,0 +1,144 @@
+package dispatcher
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gitswarm/gitswarm/internal/wire"
+	"github.com/gitswarm/gitswarm/swarm"
+)
+
+// rollCall plays a leader with the default heartbeat. It looks every 100 ms,
+// and so often m2 tells which of its agents, n1 and its own, it has heard; they
+// speak every 200 ms. At a time that silent[who] names, who says nothing.
+type rollCall struct {
+	roll   *roll
+	at     time.Duration
+	silent map[swarm.NodeID]func(time.Duration) bool
+}
+
+func never(time.Duration) bool { return false }
+
+func newRollCall() *rollCall {
+	nodes := []swarm.Node{{ID: "n1", State: swarm.NodeReady}, {ID: "m2", State: swarm.NodeReady}}
+	c := &rollCall{roll: newRoll(defaultHeartbeat, nodes, time.Unix(0, 0)), silent: map[swarm.NodeID]func(time.Duration) bool{"n1": never, "m2": never}}
+	c.roll.take(wire.Beat{Manager: "m2", Full: true, Sessions: []swarm.NodeID{"m2", "n1"}}, time.Unix(0, 0))
+	c.run(10 * time.Second)
+	return c
+}
+
+// run lets time pass and returns when each node was called down.
+func (c *rollCall) run(span time.Duration) map[swarm.NodeID]time.Duration {
+	down := make(map[swarm.NodeID]time.Duration)
+	for end := c.at + span; c.at < end; {
+		c.at += 100 * time.Millisecond
+		now := time.Unix(0, 0).Add(c.at)
+		if !c.silent["m2"](c.at) {
+			beat := wire.Beat{Manager: "m2", Full: c.roll.managers["m2"] == nil}
+			for _, node := range []swarm.NodeID{"m2", "n1"} {
+				if c.at%(200*time.Millisecond) == 0 && !c.silent[node](c.at) {
+					beat.Heard = append(beat.Heard, node)
+				}
+			}
+			c.roll.take(beat, now)
+		}
+		c.roll.lost(now)
+		for node, state := range c.roll.misjudged(now) {
+			if state == swarm.NodeDown {
+				down[node] = c.at
+			}
+			c.roll.see(swarm.Node{ID: node, State: state}, now)
+		}
+	}
+	return down
+}
+
+func from(begin time.Duration) func(time.Duration) bool {
+	return func(at time.Duration) bool { return at > begin }
+}
+
+func between(begin, end time.Duration) func(time.Duration) bool {
+	return func(at time.Duration) bool { return at > begin && at < end }
+}
+
+func TestAMachineThatIsGoneIsDownWithinThreeSeconds(t *testing.T) {
+	for phase := range 8 { // of the heartbeat at which it goes
+		c := newRollCall()
+		gone := c.at + time.Duration(phase)*25*time.Millisecond
+		c.silent["n1"] = from(gone)
+		down := c.run(10 * time.Second)
+		if took := down["n1"] - gone; down["n1"] == 0 || took > 3*time.Second {
+			t.Errorf("it was down after %s", took)
+		}
+		if down["m2"] != 0 {
+			t.Error("its manager's node is down too")
+		}
+	}
+}
+
+func TestADaemonThatStandsStillForTwoSecondsIsNotDown(t *testing.T) {
+	for phase := range 8 {
+		c := newRollCall()
+		begin := c.at + time.Duration(phase)*25*time.Millisecond
+		c.silent["n1"] = between(begin, begin+2*time.Second)
+		if down := c.run(10 * time.Second); len(down) > 0 {
+			t.Errorf("a worker's pause: down are %v", down)
+		}
+
+		c = newRollCall()
+		c.silent["m2"] = between(begin, begin+2*time.Second) // neither manager nor agent says anything
+		if down := c.run(10 * time.Second); len(down) > 0 {
+			t.Errorf("a manager's pause: down are %v", down)
+		}
+	}
+}
+
+func TestAManagersLossGivesItsAgentsTimeButNotItsOwnNode(t *testing.T) {
+	c := newRollCall()
+	gone := c.at
+	c.silent["m2"] = from(gone)
+	down := c.run(10 * time.Second)
+	if took := down["m2"] - gone; down["m2"] == 0 || took > 3*time.Second {
+		t.Errorf("its own node was down after %s", took)
+	}
+	if took := down["n1"] - gone; took < 3*time.Second || took > 5*time.Second {
+		t.Errorf("an agent that found no other manager was down after %s", took)
+	}
+}
+
+func TestANodeThatComesBackIsReady(t *testing.T) {
+	c := newRollCall()
+	c.silent["n1"] = between(c.at, c.at+5*time.Second)
+	if down := c.run(10 * time.Second); down["n1"] == 0 {
+		t.Fatal("it was never down")
+	}
+	if c.roll.nodes["n1"].down {
+		t.Error("it is still down")
+	}
+}
+
+func TestOfTwoManagersThatClaimANodeTheOneItSpeaksToHasIt(t *testing.T) {
+	c := newRollCall()
+	now := time.Unix(0, 0).Add(c.at)
+	c.roll.take(wire.Beat{Manager: "m3", Full: true, Sessions: []swarm.NodeID{"n1"}, Heard: []swarm.NodeID{"n1"}}, now)
+	if at := c.roll.nodes["n1"].at; at != "m3" {
+		t.Fatalf("the node is at %q", at)
+	}
+	c.roll.take(wire.Beat{Manager: "m2", Ended: []swarm.NodeID{"n1"}}, now) // its old session, found dead at last
+	if at := c.roll.nodes["n1"].at; at != "m3" {
+		t.Errorf("the end of an old session took the node from m3 to %q", at)
+	}
+}
+
+func TestANodeHasReachedWhatItsManagerSaysUnlessItIsBehind(t *testing.T) {
+	c := newRollCall()
+	now := time.Unix(0, 0).Add(c.at)
+	c.roll.take(wire.Beat{Manager: "m2", Index: 9, Behind: []wire.Reach{{Node: "n1", Index: 4}}}, now)
+	if n1, m2 := c.roll.reached("n1"), c.roll.reached("m2"); n1 != 4 || m2 != 9 {
+		t.Errorf("n1 has reached %d, m2 %d", n1, m2)
+	}
+	c.roll.take(wire.Beat{Manager: "m2", Index: 9, Ended: []swarm.NodeID{"n1"}}, now)
+	if n1 := c.roll.reached("n1"); n1 != 0 {
+		t.Errorf("without a session n1 has reached %d", n1)
+	}
+}
