@@ -50,21 +50,13 @@ func (m *Manager) newName() string {
 	return newClusterID()
 }
 
-// found writes the cluster and this node into a log that knows neither.
+// found writes the cluster into a log that does not know it. This node is
+// noted when its agent says hello, as every other.
 func (m *Manager) found(ctx context.Context) error {
-	view := m.store.View()
-	if _, known := view.Cluster(); !known && m.config.Founding != nil {
-		if err := m.propose(ctx, store.Command{PutCluster: m.config.Founding}); err != nil {
-			return err
-		}
-	}
-	if _, known := view.Node(m.config.Node); known {
+	if _, known := m.store.View().Cluster(); known || m.config.Founding == nil {
 		return nil
 	}
-	return m.propose(ctx, store.Command{PutNode: &swarm.Node{
-		ID: m.config.Node, Role: swarm.RoleManager, Availability: swarm.NodeActive, State: swarm.NodeUnknown, Joined: m.now(),
-		Description: swarm.NodeDescription{Address: m.config.Address},
-	}})
+	return m.propose(ctx, store.Command{PutCluster: m.config.Founding})
 }
 
 // node returns the node of that id.
