@@ -1,11 +1,16 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -252,6 +257,39 @@ func TestAWriteWithoutAMajorityEndsWithItsContext(t *testing.T) {
 		}
 		if shop, _ := m.stores[last].View().Stack("shop"); shop.Accepted.Content != "sha256:v2" {
 			t.Errorf("shop is %+v", shop)
+		}
+	})
+}
+
+// TestSnapshotsComeAsOftenAsTheClusterSays, on every manager, also after a
+// restart.
+func TestSnapshotsComeAsOftenAsTheClusterSays(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, m *managers) {
+		m.propose(0, Command{At: noon, PutCluster: &swarm.Cluster{ID: "c", Settings: swarm.ClusterSettings{SnapshotInterval: 777}}})
+		m.agree()
+		m.stop(2)
+		m.start(2)
+		time.Sleep(3 * time.Second)
+		for i, s := range m.stores {
+			if got := s.raft.ReloadableConfig().SnapshotThreshold; got != 777 {
+				t.Errorf("m%d takes one every %d entries", i, got)
+			}
+		}
+	})
+}
+
+// TestAManagerThatDoesNotAnswerIsToldOnceAMinute and not at each heartbeat.
+func TestAManagerThatDoesNotAnswerIsToldOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told bytes.Buffer
+		sink := newSlogSink(slog.New(slog.NewTextHandler(&told, nil)))
+		for range 1000 {
+			sink.Accept("raft", hclog.Error, "Failed to heartbeat to", "peer", "m1", "backoff time", time.Now())
+			sink.Accept("raft", hclog.Error, "Failed to heartbeat to", "peer", "m2")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := strings.Count(told.String(), "m1"); n != 2 || strings.Count(told.String(), "m2") != 2 {
+			t.Errorf("told %d times in 100 s:\n%s", n, told.String())
 		}
 	})
 }

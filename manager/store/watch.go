@@ -14,6 +14,7 @@ import (
 // standing at once.
 func (s *Store) watch() {
 	for {
+		s.heed()
 		limit := patience + rand.N(patience/2)
 		moment := limit
 		if _, leader := s.raft.LeaderWithID(); leader != "" && s.raft.State() == raft.Follower {
@@ -28,6 +29,17 @@ func (s *Store) watch() {
 		case <-s.closed:
 			return
 		}
+	}
+}
+
+// heed makes snapshots as often as the cluster's settings say, once they say
+// something.
+func (s *Store) heed() {
+	cluster, _ := s.View().Cluster()
+	conf := s.raft.ReloadableConfig()
+	if wanted := cluster.Settings.SnapshotInterval; wanted != 0 && wanted != conf.SnapshotThreshold {
+		conf.SnapshotThreshold = wanted
+		_ = s.raft.ReloadConfig(conf) // valid: only the threshold differs, and any is
 	}
 }
 
