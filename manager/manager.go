@@ -36,7 +36,6 @@ var (
 // Config is what a Manager is made of.
 type Config struct {
 	Node     swarm.NodeID     // required
-	Address  string           // where other managers reach this one, host:port; empty where it is alone
 	Founding *swarm.Cluster   // optional: a cluster that begins here, for a log that does not know it yet
 	Store    *store.Store     // required
 	Blobs    *blobs.Blobs     // required

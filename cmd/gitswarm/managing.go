@@ -146,7 +146,7 @@ func (m *managing) openLeader(founding *swarm.Cluster) error {
 		return err
 	}
 	m.leader, err = manager.New(manager.Config{
-		Node: m.now.node(), Address: m.address, Founding: founding, Store: m.store, Blobs: m.blobs, Registry: registries,
+		Node: m.now.node(), Founding: founding, Store: m.store, Blobs: m.blobs, Registry: registries,
 		Syncer: gitsync.New(gitsync.Config{Dir: filepath.Join(m.config.DataDir, "git"), Log: m.config.Log}),
 		Grants: m.config.Allow, Pool: m.config.pool(), Limits: compose.Limits{Folder: loading}, Log: m.config.Log,
 	})
@@ -213,7 +213,7 @@ func (m *managing) serveUsers(ctx context.Context) error {
 		c.ClientAuth, c.VerifyConnection = tls.NoClientCert, nil
 		return c, nil
 	}}
-	return m.api.ServeUsers(ctx, tls.NewListener(listener, config))
+	return m.api.ServeUsers(ctx, listener, config)
 }
 
 // close closes what is open, in the order of who uses whom.
