@@ -31,7 +31,7 @@ func (a *app) joinCommand() *cobra.Command {
 		Long: "Join this machine to a cluster, as the role that the token is for. HOST is any manager. Its certificate\n" +
 			"authority is checked by the token before the token's secret is sent.",
 		Example: "  gitswarm join --token GSTKN-1-… 10.0.0.1\n" +
-			"  gitswarm join --token-file token m1.example.com:2377 --advertise 10.0.0.7 --availability drained",
+			"  gitswarm join --token-file token 10.0.0.1:2377 --advertise 10.0.0.7 --availability drained",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if tokenFile != "" {

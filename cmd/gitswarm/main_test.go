@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,9 @@ func TestScripts(t *testing.T) {
 			stop := w.serve(env.T().(testing.TB))
 			env.Values["world"] = w
 			env.Setenv("GITSWARM_HOST", w.host)
+			env.Setenv("SOCKET", w.host)
+			env.Setenv("USERS", w.users)
+			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/.config")
 			env.Setenv("TZ", "UTC")
 			env.Setenv("NO_COLOR", "1")
 			env.Defer(func() {
@@ -45,8 +49,14 @@ func TestScripts(t *testing.T) {
 				ts.Value("world").(*world).command(ts, neg, args)
 			},
 			"sleep": func(*testscript.TestScript, bool, []string) { time.Sleep(300 * time.Millisecond) },
-			"page":  page,
-			"code":  code,
+			"pin": func(ts *testscript.TestScript, _ bool, _ []string) { // PIN: of the world's authority
+				ts.Setenv("PIN", ts.Value("world").(*world).pin())
+			},
+			"tokenenv": func(ts *testscript.TestScript, _ bool, args []string) { // GITSWARM_TOKEN: what a file holds
+				ts.Setenv("GITSWARM_TOKEN", strings.TrimSpace(ts.ReadFile(args[0])))
+			},
+			"page": page,
+			"code": code,
 		},
 	})
 }

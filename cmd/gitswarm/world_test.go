@@ -3,7 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
+	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager/api"
 	"github.com/gitswarm/gitswarm/manager/blobs"
@@ -31,6 +36,7 @@ type world struct {
 	store *store.Store
 	blobs *blobs.Blobs
 	host  string
+	users string // https://host:port, where users with tokens are answered
 	place machine
 
 	mu    sync.Mutex
@@ -53,7 +59,9 @@ func newWorld(t testing.TB, dir string) *world {
 	must(t, err)
 	w := &world{t: t, store: state, blobs: kept, host: "unix://" + filepath.Join(dir, "run", "gitswarm.sock")}
 	w.place.become(api.IsManager, "")
-	w.do(store.Command{PutCluster: &swarm.Cluster{ID: "c1", Tokens: swarm.JoinTokens{Worker: "GSTKN-1-w", Manager: "GSTKN-1-m"}}})
+	authority, err := identity.NewAuthority("c1", time.Now())
+	must(t, err)
+	w.do(store.Command{PutCluster: &swarm.Cluster{ID: "c1", Authority: authority, Tokens: swarm.JoinTokens{Worker: "GSTKN-1-w", Manager: "GSTKN-1-m"}}})
 	w.do(store.Command{PutNode: &swarm.Node{
 		ID: worldNode, Availability: swarm.NodeActive, State: swarm.NodeReady, Role: "manager", Since: time.Now(),
 		Description: swarm.NodeDescription{
@@ -76,12 +84,39 @@ func (w *world) serve(t testing.TB) (stop func()) {
 	})
 	listener, err := api.Listen(strings.TrimPrefix(w.host, "unix://"))
 	must(t, err)
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- server.Serve(ctx, listener) }()
+	users, config := w.listenForUsers(t)
+	go func() { ended <- server.ServeUsers(ctx, users, config) }()
 	return func() {
 		cancel()
-		must(t, <-ended)
+		must(t, errors.Join(<-ended, <-ended))
 	}
+}
+
+// pin names the world's authority.
+func (w *world) pin() string {
+	cluster, _ := w.store.View().Cluster()
+	block, _ := pem.Decode(cluster.Authority.Certificate)
+	return api.PinOf(block.Bytes)
+}
+
+// listenForUsers listens, for a certificate of the world's authority.
+func (w *world) listenForUsers(t testing.TB) (net.Listener, *tls.Config) {
+	cluster, _ := w.store.View().Cluster()
+	key, csr, err := identity.NewRequest()
+	must(t, err)
+	peer := identity.Peer{Node: worldNode, Role: swarm.RoleManager, Cluster: cluster.ID}
+	chain, err := identity.Issue(cluster.Authority, csr, peer, time.Hour, time.Now())
+	must(t, err)
+	node, err := identity.Create(t.TempDir(), key, chain, cluster.Authority.Trust)
+	must(t, err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	w.users = "https://" + listener.Addr().String()
+	config := node.Server("http/1.1")
+	config.ClientAuth, config.VerifyConnection = tls.NoClientCert, nil
+	return listener, config
 }
 
 func must(t testing.TB, err error) {

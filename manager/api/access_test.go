@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -271,6 +272,62 @@ func TestWithoutATokenOnlyTheAuthorityIsShown(t *testing.T) {
 		if answer := askAs(server, "", "GET", path); answer.Code != status {
 			t.Errorf("GET %s without a token: %d, want %d", path, answer.Code, status)
 		}
+	}
+}
+
+// One address that opens all the connections it can keeps nobody else out.
+func TestACrowdFromOneAddressLeavesRoomForOthers(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := newCrowd(inner)
+	accepted := make(chan net.Conn, 2*maxOfAddress)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	from := func(ip string) net.Conn {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for range maxOfAddress + 5 {
+		from("127.0.0.2")
+	}
+	from("127.0.0.3")
+	counts := map[string]int{}
+	var first net.Conn
+	for range maxOfAddress + 1 {
+		conn := <-accepted
+		if first == nil {
+			first = conn
+		}
+		counts[hostOf(conn.RemoteAddr().String())]++
+	}
+	if counts["127.0.0.2"] != maxOfAddress || counts["127.0.0.3"] != 1 {
+		t.Errorf("accepted %v, want %d of the one and 1 of the other", counts, maxOfAddress)
+	}
+
+	// A seat that is left is free again, however often it is left.
+	first.Close()
+	first.Close()
+	from("127.0.0.2")
+	if conn := <-accepted; hostOf(conn.RemoteAddr().String()) != "127.0.0.2" {
+		t.Errorf("accepted %v", conn.RemoteAddr())
+	}
+	listener.Close()
+	for conn := range accepted {
+		conn.Close()
 	}
 }
 

@@ -98,9 +98,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return serve(ctx, listener, s.Handler(), s.Log)
 }
 
-// ServeUsers answers users on a listener of TLS connections until ctx ends.
-func (s *Server) ServeUsers(ctx context.Context, listener net.Listener) error {
-	return serve(ctx, listener, s.UsersHandler(), s.Log)
+// ServeUsers answers users over TLS until ctx ends, a bounded number at a time.
+func (s *Server) ServeUsers(ctx context.Context, listener net.Listener, config *tls.Config) error {
+	return serve(ctx, tls.NewListener(newCrowd(listener), config), s.UsersHandler(), s.Log)
 }
 
 // ServeManagers answers other managers until ctx ends. The listener's

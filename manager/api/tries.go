@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 )
@@ -45,10 +44,7 @@ func (t *tries) note(ctx context.Context, remote string, cause error) bool {
 	default:
 		return false
 	}
-	address, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		address = remote
-	}
+	address := hostOf(remote)
 	pause, news := t.count(address, cause.Error(), time.Now())
 	if news {
 		t.log.Warn("user's token was refused", "address", address, "cause", cause)
