@@ -137,7 +137,7 @@ func (s *step) excuse() {
 		if s.node(t.Node) != nil && !t.asked() && !t.succeeded() {
 			continue
 		}
-		t.Excused = nodeLost
+		t.Excused = "node lost"
 		s.desire(t, max(t.Desired, swarm.DesiredStop))
 		s.happened("task", t.seat, "was lost with node "+string(t.Node))
 	}

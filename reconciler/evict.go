@@ -19,8 +19,9 @@ import (
 
 // Why tasks that left a node are excused.
 const (
-	drained = "node drained"
-	unfit   = "node no longer fits"
+	drained    = "node drained"
+	unfit      = "node no longer fits"
+	rebalanced = "rebalanced"
 )
 
 // unwelcome says why the task's node may not keep it, or "". A task of content
@@ -137,7 +138,7 @@ func (s *step) mayGo(st *seat, t, keeper *task, first bool) bool {
 func (s *step) moveOff(t, keeper *task) {
 	why := t.unwelcome
 	if why == "" {
-		why = "rebalanced"
+		why = rebalanced
 	}
 	text := "left node " + string(t.Node) + ": " + why
 	if keeper.Node != "" {
@@ -180,9 +181,9 @@ func (st *seat) moving() bool {
 	}
 	var last *task // the seat's youngest
 	for _, t := range slices.Backward(st.tasks) {
-		rebalanced := last != nil && last.live() && t.staying() && t.Spec == last.Spec
+		besides := last != nil && last.live() && t.staying() && t.Spec == last.Spec
 		switch {
-		case t.unwelcome != "", t.Excused != "" && t.Excused != nodeLost, rebalanced:
+		case t.unwelcome != "", t.Excused == drained, t.Excused == unfit, t.Excused == rebalanced, besides:
 			return last != nil
 		case !t.Status.Healthy.IsZero():
 			return false

@@ -51,7 +51,7 @@ func befall(t *rapid.T, c *cluster, happenings ...string) {
 		c.tight[node.ID] = what == "tight"
 	case "gone":
 		if len(ids) > 2 {
-			delete(c.nodes, node.ID)
+			c.remove(node.ID)
 		}
 	case "join":
 		c.join(swarm.NodeID(fmt.Sprintf("j%d", c.steps)))

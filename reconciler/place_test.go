@@ -31,6 +31,16 @@ func (c *cluster) place(t *swarm.Task) {
 	t.Status.State, t.Status.Since, t.Status.Message = swarm.TaskAssigned, c.now, ""
 }
 
+// remove forgets a node, as the store does: what runs there is lost.
+func (c *cluster) remove(id swarm.NodeID) {
+	delete(c.nodes, id)
+	for _, t := range c.tasks {
+		if t.Node == id && t.Status.State.Live() {
+			t.Status.State, t.Status.Since, t.Excused = swarm.TaskLost, c.now, "node removed"
+		}
+	}
+}
+
 // bestNode returns the node that takes the task and has the fewest, or "".
 func (c *cluster) bestNode(t *swarm.Task) (best swarm.NodeID) {
 	load := maps.Clone(c.others)

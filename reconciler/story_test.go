@@ -193,7 +193,7 @@ func (s *story) node(t *testing.T, rest string) {
 	case "join":
 		c.join(id)
 	case "gone":
-		delete(c.nodes, id)
+		c.remove(id)
 	case "label":
 		key, value, _ := strings.Cut(words[2], "=")
 		c.nodes[id].Labels = map[string]string{key: value}

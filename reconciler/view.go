@@ -40,8 +40,6 @@ const (
 	replicasLimit   = 100_000         // a record that asks for more is corrupt
 )
 
-const nodeLost = "node lost" // why a task is excused
-
 // task is a swarm.Task and what its node's state makes of it.
 type task struct {
 	swarm.Task
