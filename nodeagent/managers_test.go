@@ -184,6 +184,7 @@ func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 			t.Error("a renewal that failed counts")
 		}
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if renewed != 1 {
 			t.Fatalf("asked once, it renewed %d times", renewed)
 		}
@@ -191,10 +192,12 @@ func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 			t.Errorf("the manager was told of papers %+v", papers)
 		}
 		time.Sleep(2 * time.Hour)
+		synctest.Wait()
 		if renewed != 1 {
 			t.Error("it renewed before it was time")
 		}
 		time.Sleep(70 * time.Minute)
+		synctest.Wait()
 		if renewed != 2 {
 			t.Errorf("when it was time it had renewed %d times", renewed)
 		}

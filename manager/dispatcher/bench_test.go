@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -126,20 +128,65 @@ func exampleSheet(i int, sessions []*session, version int) sheet {
 	return s
 }
 
-// Agents and manager of one process, over gRPC and pipes: a heartbeat's cost at
-// both ends, and a session's memory.
+// Agents and manager of one process, over gRPC: a heartbeat's cost at both
+// ends, and a session's memory.
 func BenchmarkBeatsThroughTheWire(b *testing.B) {
 	for _, agents := range []int{100, 2000} {
-		b.Run(fmt.Sprint(agents, " agents"), func(b *testing.B) { beatThroughTheWire(b, agents) })
+		b.Run(fmt.Sprint(agents, " agents, pipes"), func(b *testing.B) {
+			board := &switchboard{lines: make(map[string]*pipeline), alone: make(map[string]bool)}
+			beatThroughTheWire(b, agents, board.listen("m1/wire"), func(ctx context.Context) (net.Conn, error) {
+				return board.dial(ctx, "agent", "m1", "wire")
+			})
+		})
+		b.Run(fmt.Sprint(agents, " agents, TLS"), func(b *testing.B) {
+			listener, dial := loopback(b, agents)
+			beatThroughTheWire(b, agents, listener, dial)
+		})
 	}
 }
 
-func beatThroughTheWire(b *testing.B, agents int) {
-	board := &switchboard{lines: make(map[string]*pipeline), alone: make(map[string]bool)}
+// ofOneNode is how many of the connections are by one certificate: fewer than a
+// manager allows.
+const ofOneNode = 10
+
+// loopback is a manager's port and the agents' way to it, with certificates.
+func loopback(b *testing.B, agents int) (net.Listener, func(context.Context) (net.Conn, error)) {
+	b.Helper()
+	authority, err := identity.NewAuthority("c1", time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &secured{cluster: swarm.Cluster{Authority: authority}}
+	manager := s.issue(b, "m1", swarm.RoleManager)
+	var workers []*identity.Node
+	for i := range agents / ofOneNode {
+		workers = append(workers, s.issue(b, swarm.NodeID(fmt.Sprint("w", i)), swarm.RoleWorker))
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	port := identity.Listen(listener, func() *tls.Config { return manager.Server(identity.ProtocolWire) }, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- port.Serve(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			b.Error(err)
+		}
+	})
+	var dialled atomic.Int64
+	return port.For(identity.ProtocolWire), func(ctx context.Context) (net.Conn, error) {
+		worker := workers[int(dialled.Add(1)-1)/ofOneNode]
+		return worker.Dial(ctx, listener.Addr().String(), identity.ProtocolWire)
+	}
+}
+
+func beatThroughTheWire(b *testing.B, agents int, listener net.Listener, dial func(context.Context) (net.Conn, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	heard := new(counting)
 	served := make(chan error, 1)
-	listener := board.listen("m1/wire")
 	go func() { served <- wire.Serve(ctx, listener, wire.Services{Agents: heard}) }()
 	defer func() {
 		cancel()
@@ -151,13 +198,13 @@ func beatThroughTheWire(b *testing.B, agents int) {
 	before := memory()
 	streams := make([]wire.Stream[wire.FromAgent, wire.FromManager], agents)
 	for i := range streams {
-		client, err := wire.Dial(func(ctx context.Context) (net.Conn, error) { return board.dial(ctx, "agent", "m1", "wire") })
+		client, err := wire.Dial(dial)
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer client.Close() //nolint:errcheck // the benchmark is over
 		if streams[i], err = client.Session(ctx); err != nil {
-			b.Fatal(err)
+			b.Fatal(i, err)
 		}
 	}
 	session := float64(memory()-before) / float64(agents) / 1024 // both ends of it

@@ -59,7 +59,7 @@ func newSecured(t *testing.T) *secured {
 	return s
 }
 
-func (s *secured) issue(t *testing.T, node swarm.NodeID, role string) *identity.Node {
+func (s *secured) issue(t testing.TB, node swarm.NodeID, role string) *identity.Node {
 	t.Helper()
 	key, csr, err := identity.NewRequest()
 	if err != nil {
