@@ -16,6 +16,7 @@ import (
 	"github.com/gitswarm/gitswarm/manager"
 	"github.com/gitswarm/gitswarm/manager/api"
 	"github.com/gitswarm/gitswarm/manager/backup"
+	"github.com/gitswarm/gitswarm/manager/restore"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -318,7 +319,7 @@ func (d *daemon) restore(ctx context.Context, r api.Restoring) (membership, erro
 	if err != nil {
 		return membership{}, err
 	}
-	restored, err := backup.Restore(ctx, r.Backup, key, backup.Place{Dir: d.config.DataDir, Node: node, Now: time.Now()})
+	restored, err := restore.Backup(ctx, r.Backup, key, restore.Place{Dir: d.config.DataDir, Node: node, Now: time.Now()})
 	if err != nil {
 		return membership{}, err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager/api"
-	"github.com/gitswarm/gitswarm/manager/backup"
+	"github.com/gitswarm/gitswarm/manager/restore"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/nodeagent"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -109,7 +109,7 @@ func (c daemonConfig) foundingFile() string { return filepath.Join(c.DataDir, "f
 
 // remember reads what this machine was when its daemon ended.
 func (d *daemon) remember() (now membership, err error) {
-	if _, err := backup.Resume(d.config.DataDir); err != nil {
+	if _, err := restore.Resume(d.config.DataDir); err != nil {
 		return now, err
 	}
 	place, placed, err := readPlace(d.config.placeFile())

@@ -1,8 +1,8 @@
-// Package backup writes a whole cluster into one sealed file and begins a
-// cluster again from it: the state with the certificate authority, every blob,
-// the key that names secrets. It decides nothing about when, where to or who
-// may; it writes nothing in clear, takes no file that is not whole, and never
-// restores over what is there.
+// Package backup writes a whole cluster into one sealed file and reads it
+// again: the state with the certificate authority, every blob, the key that
+// names secrets. It decides nothing about when, where to or who may; it writes
+// nothing in clear, and takes no file that is not whole. What becomes of what
+// it reads is package restore's.
 //
 // A file is a clear header, see key.go, and a sealed stream of frames:
 //
@@ -36,8 +36,8 @@ var (
 // frameFormat is what this build writes into H; it reads no later one.
 const frameFormat = 1
 
-// header is frame H.
-type header struct {
+// Header begins a backup.
+type Header struct {
 	Format  int       `cbor:"1,keyasint,omitempty"`
 	Cluster string    `cbor:"2,keyasint,omitempty"`
 	Taken   time.Time `cbor:"3,keyasint,omitzero"`
@@ -114,7 +114,7 @@ func write(ctx context.Context, to io.Writer, key Key, content Content, now time
 		return Summary{}, err
 	}
 	w := newFrameWriter(sealed)
-	w.value(kindHeader, header{
+	w.value(kindHeader, Header{
 		Format: frameFormat, Cluster: content.Cluster.ID, Taken: now.UTC(), Build: content.Build,
 		Naming: content.Naming, Unlock: content.Cluster.UnlockKey,
 	})
@@ -175,11 +175,28 @@ func writeBlobs(ctx context.Context, w *frameWriter, content Content, summary *S
 	return w.err
 }
 
-// Read verifies a whole backup and tells what it holds. It writes nothing.
-func Read(from io.Reader, key Key) (Summary, error) {
-	summary, err := read(from, key, &nowhere{})
+// Taker takes what a backup holds: Begin and State once, in this order, then
+// Blob for each blob. It counts only once Read returns without an error.
+type Taker interface {
+	Begin(Header) error
+	State(from io.Reader) error // reads all of it
+	Blob(digest swarm.Digest, data []byte) error
+}
+
+// Read verifies a whole backup and gives what it holds to to; nil is for who
+// only wants to know. Errors: ErrNoBackup, ErrNewer, ErrKey, ErrTruncated,
+// ErrDamaged, and those of to.
+func Read(from io.Reader, key Key, to Taker) (Summary, error) {
+	if to == nil {
+		to = nowhere{}
+	}
+	sealed, err := newSealedReader(from, key)
 	if err != nil {
 		return Summary{}, fmt.Errorf("read backup: %w", err)
+	}
+	summary, err := readFrames(sealed, to)
+	if err != nil {
+		return Summary{}, fmt.Errorf("read backup: %w", reason(err))
 	}
 	return summary, nil
 }
@@ -187,12 +204,17 @@ func Read(from io.Reader, key Key) (Summary, error) {
 // nowhere is where a backup goes that is only verified.
 type nowhere struct{}
 
-func (*nowhere) begin(header) error { return nil }
-func (*nowhere) state(from io.Reader) error {
+// Begin implements Taker.
+func (nowhere) Begin(Header) error { return nil }
+
+// State implements Taker.
+func (nowhere) State(from io.Reader) error {
 	_, err := io.Copy(io.Discard, from)
 	return err
 }
-func (*nowhere) blob(swarm.Digest, []byte) error { return nil }
+
+// Blob implements Taker.
+func (nowhere) Blob(swarm.Digest, []byte) error { return nil }
 
 // reason turns what a sealed stream says into what a person can act on.
 func reason(err error) error {

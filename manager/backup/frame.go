@@ -11,7 +11,6 @@ import (
 	"io"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
-	"github.com/gitswarm/gitswarm/manager/blobs"
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
@@ -27,7 +26,7 @@ const (
 
 const (
 	maxFrame   = 1 << 20 // bytes of content
-	maxBlob    = blobs.MaxSize
+	maxBlob    = 1 << 30 // bytes, as blobs.MaxSize
 	maxMissing = 100_000 // blobs that a file says it lacks
 )
 
@@ -86,38 +85,17 @@ func (p pieces) Write(data []byte) (int, error) {
 	return written, p.err
 }
 
-// taker takes what a backup holds, in this order; blob many times.
-type taker interface {
-	begin(header) error
-	state(from io.Reader) error
-	blob(digest swarm.Digest, data []byte) error
-}
-
-// read verifies a file and gives what it holds to to. What it gave counts only
-// once it returns without an error.
-func read(from io.Reader, key Key, to taker) (Summary, error) {
-	sealed, err := newSealedReader(from, key)
-	if err != nil {
-		return Summary{}, err
-	}
-	summary, err := readFrames(sealed, to)
-	if err != nil {
-		return Summary{}, reason(err)
-	}
-	return summary, nil
-}
-
 // readFrames reads the clear frames of a file.
-func readFrames(from io.Reader, to taker) (Summary, error) {
+func readFrames(from io.Reader, to Taker) (Summary, error) {
 	r := &frameReader{from: bufio.NewReaderSize(from, 64<<10), sum: sha256.New()}
-	var h header
+	var h Header
 	if err := r.value(kindHeader, &h); err != nil {
 		return Summary{}, err
 	}
 	if h.Format > frameFormat {
 		return Summary{}, ErrNewer
 	}
-	if err := to.begin(h); err != nil {
+	if err := to.Begin(h); err != nil {
 		return Summary{}, err
 	}
 	if err := r.state(to); err != nil {
@@ -196,9 +174,9 @@ func (r *frameReader) value(kind byte, v any) error {
 }
 
 // state gives the pieces of the state as one stream.
-func (r *frameReader) state(to taker) error {
+func (r *frameReader) state(to Taker) error {
 	from := &stateReader{frames: r}
-	if err := to.state(from); err != nil {
+	if err := to.State(from); err != nil {
 		return err
 	}
 	if _, err := from.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -229,7 +207,7 @@ func (s *stateReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *frameReader) blobs(to taker, summary *Summary) error {
+func (r *frameReader) blobs(to Taker, summary *Summary) error {
 	for {
 		kind, err := r.peek()
 		if err != nil {
@@ -257,7 +235,7 @@ func (r *frameReader) blobs(to taker, summary *Summary) error {
 	}
 }
 
-func (r *frameReader) blob(to taker) error {
+func (r *frameReader) blob(to Taker) error {
 	var h blobHeader
 	if err := r.value(kindBlob, &h); err != nil {
 		return err
@@ -277,7 +255,7 @@ func (r *frameReader) blob(to taker) error {
 		}
 		data.Write(r.take())
 	}
-	return to.blob(h.Digest, data.Bytes())
+	return to.Blob(h.Digest, data.Bytes())
 }
 
 // end verifies that all that was written was read.

@@ -12,14 +12,14 @@ import (
 // FuzzReadFrames: whoever has the key may have written anything.
 func FuzzReadFrames(f *testing.F) {
 	f.Add(frames(func(w *frameWriter) {
-		w.value(kindHeader, header{Format: frameFormat, Cluster: "c1"})
+		w.value(kindHeader, Header{Format: frameFormat, Cluster: "c1"})
 		_, _ = pieces{w, kindState}.Write([]byte("state"))
 		w.blob("sha256:00", []byte("data"))
 		w.value(kindMissing, swarm.Digest("sha256:01"))
 		w.value(kindEnd, end{Index: 7, Blobs: 1, Missing: 1, Sum: w.sum.Sum(nil)})
 	}))
 	f.Add(frames(func(w *frameWriter) {
-		w.value(kindHeader, header{Format: frameFormat + 1})
+		w.value(kindHeader, Header{Format: frameFormat + 1})
 		w.value(kindBlob, blobHeader{Size: 1 << 40})
 	}))
 	f.Add([]byte{kindHeader, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
@@ -44,19 +44,19 @@ func frames(write func(*frameWriter)) []byte {
 // counting notes what a backup gave.
 type counting struct{ begun, states, blobs, bytes int }
 
-func (c *counting) begin(header) error {
+func (c *counting) Begin(Header) error {
 	c.begun++
 	return nil
 }
 
-func (c *counting) state(from io.Reader) error {
+func (c *counting) State(from io.Reader) error {
 	c.states++
 	n, err := io.Copy(io.Discard, from)
 	c.bytes += int(n)
 	return err
 }
 
-func (c *counting) blob(_ swarm.Digest, data []byte) error {
+func (c *counting) Blob(_ swarm.Digest, data []byte) error {
 	c.blobs++
 	c.bytes += len(data)
 	return nil
@@ -71,7 +71,7 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	w := newFrameWriter(sealed)
-	w.value(kindHeader, header{Format: frameFormat})
+	w.value(kindHeader, Header{Format: frameFormat})
 	w.value(kindEnd, end{Sum: w.sum.Sum(nil)})
 	if err := sealed.Close(); err != nil {
 		f.Fatal(err)
@@ -79,10 +79,10 @@ func FuzzRead(f *testing.F) {
 	f.Add(file.Bytes())
 	f.Add([]byte(magic))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := Read(bytes.NewReader(data), key); err != nil {
+		if _, err := Read(bytes.NewReader(data), key, nil); err != nil {
 			return
 		}
-		if _, err := Read(bytes.NewReader(data[:len(data)-1]), key); err == nil {
+		if _, err := Read(bytes.NewReader(data[:len(data)-1]), key, nil); err == nil {
 			t.Fatalf("%x was taken without its last byte", data)
 		}
 	})

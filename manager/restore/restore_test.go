@@ -1,4 +1,4 @@
-package backup_test
+package restore_test
 
 import (
 	"bytes"
@@ -15,143 +15,13 @@ import (
 	"time"
 
 	"github.com/gitswarm/gitswarm/internal/codec"
-	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/manager/backup"
 	"github.com/gitswarm/gitswarm/manager/blobs"
+	"github.com/gitswarm/gitswarm/manager/restore"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
-
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-
-// manager is what one manager keeps, with things in it that nobody may see.
-type manager struct {
-	t       testing.TB
-	dir     string
-	keyring *seal.Keyring
-	store   *store.Store
-	blobs   *blobs.Blobs
-	cluster swarm.Cluster
-	nodeKey []byte // PEM
-	blob    swarm.Digest
-	secret  swarm.Digest
-}
-
-const secretText = "correct horse battery staple"
-
-// begin makes a manager's folder and fills it.
-func begin(t testing.TB, unlock []byte) *manager {
-	t.Helper()
-	dir := t.TempDir()
-	keyring, err := seal.Create(filepath.Join(dir, backup.KeyringFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := open(t, dir, keyring, "m1")
-	if _, err := keyring.Follow(unlock); err != nil {
-		t.Fatal(err)
-	}
-	m.found(unlock)
-	m.propose(store.Command{At: noon, Lead: &store.Lead{Node: "m1", Cluster: "c1"}})
-	m.propose(store.Command{At: noon, PutCluster: &m.cluster})
-	m.blob = m.put("rendered stack")
-	if m.secret, err = m.blobs.PutSecret(t.Context(), []byte(secretText)); err != nil {
-		t.Fatal(err)
-	}
-	m.propose(store.Command{At: noon, PutSource: &swarm.Source{ID: "main", URL: "file:///srv/main.git", Credential: m.secret}})
-	return m
-}
-
-// found gives the manager an authority, tokens and a certificate.
-func (m *manager) found(unlock []byte) {
-	m.t.Helper()
-	authority, err := identity.NewAuthority("c1", noon)
-	must(m.t, err)
-	worker, err := identity.NewToken(authority)
-	must(m.t, err)
-	manager, err := identity.NewToken(authority)
-	must(m.t, err)
-	m.cluster = swarm.Cluster{
-		ID: "c1", UnlockKey: unlock, SecretName: m.keyring.ClusterKey(),
-		Tokens: swarm.JoinTokens{Worker: worker, Manager: manager}, Authority: authority,
-	}
-
-	key, request, err := identity.NewRequest()
-	must(m.t, err)
-	chain, err := identity.Issue(authority, request, identity.Peer{Node: "m1", Role: swarm.RoleManager, Cluster: "c1"}, time.Hour, noon)
-	must(m.t, err)
-	node, err := identity.Create(filepath.Join(m.dir, "identity"), key, chain, authority.Trust)
-	must(m.t, err)
-	must(m.t, node.Seal(m.keyring))
-	m.nodeKey = key
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func open(t testing.TB, dir string, keyring *seal.Keyring, node swarm.NodeID) *manager {
-	t.Helper()
-	m := &manager{t: t, dir: dir, keyring: keyring}
-	var err error
-	if m.store, err = store.Open(store.Config{Dir: filepath.Join(dir, backup.StoreDir), Node: node, Keyring: keyring}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.store.Close() })
-	if m.blobs, err = blobs.Open(filepath.Join(dir, backup.BlobsDir), keyring); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func (m *manager) propose(c store.Command) {
-	m.t.Helper()
-	if _, err := m.store.Propose(context.Background(), c); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-func (m *manager) put(data string) swarm.Digest {
-	m.t.Helper()
-	digest, err := m.blobs.Put(context.Background(), []byte(data))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return digest
-}
-
-func (m *manager) content() backup.Content {
-	return backup.Content{Cluster: m.cluster, State: m.store, Blobs: m.blobs, Naming: m.keyring.ClusterKey(), Build: "1.2.3"}
-}
-
-func key(t testing.TB, text string) backup.Key {
-	t.Helper()
-	k, err := backup.ParseKey(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// chanceKey is a key that costs nothing to use, unlike a passphrase.
-func chanceKey(t testing.TB) backup.Key {
-	return key(t, seal.FormatUnlockKey(seal.NewUnlockKey()))
-}
-
-func written(t testing.TB, k backup.Key, content backup.Content) []byte {
-	t.Helper()
-	var file bytes.Buffer
-	if _, err := backup.Write(t.Context(), &file, k, content, noon); err != nil {
-		t.Fatal(err)
-	}
-	return file.Bytes()
-}
-
-func place(dir string) backup.Place { return backup.Place{Dir: dir, Node: "new", Now: noon} }
 
 func TestAnEmptyMachineGoesOnWhereTheBackupWasTaken(t *testing.T) {
 	unlock := seal.NewUnlockKey()
@@ -162,11 +32,11 @@ func TestAnEmptyMachineGoesOnWhereTheBackupWasTaken(t *testing.T) {
 			file := written(t, k, m.content())
 			index := m.store.View().Index()
 
-			if s, err := backup.Read(bytes.NewReader(file), k); err != nil || s.Cluster != "c1" || s.Index != index || s.Blobs != 3 || s.Build != "1.2.3" {
+			if s, err := backup.Read(bytes.NewReader(file), k, nil); err != nil || s.Cluster != "c1" || s.Index != index || s.Blobs != 3 || s.Build != "1.2.3" {
 				t.Errorf("it holds %+v, %v", s, err)
 			}
 			dir := filepath.Join(t.TempDir(), "gitswarm")
-			restored, err := backup.Restore(t.Context(), bytes.NewReader(file), k, place(dir))
+			restored, err := restore.Backup(t.Context(), bytes.NewReader(file), k, place(dir))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +47,7 @@ func TestAnEmptyMachineGoesOnWhereTheBackupWasTaken(t *testing.T) {
 				t.Errorf("the cluster is %+v", restored.State)
 			}
 
-			path := filepath.Join(dir, backup.KeyringFile)
+			path := filepath.Join(dir, restore.KeyringFile)
 			if _, err := seal.Open(path, nil); !errors.Is(err, seal.ErrLocked) {
 				t.Errorf("autolock was on, and the keyring opens: %v", err)
 			}
@@ -256,7 +126,7 @@ func TestOnlyAWholeBackupWithItsKeyIsRestored(t *testing.T) {
 		{"one with more behind it", append(bytes.Clone(file), 0), k, backup.ErrDamaged},
 	} {
 		dir := t.TempDir()
-		_, err := backup.Restore(t.Context(), bytes.NewReader(test.file), test.key, place(dir))
+		_, err := restore.Backup(t.Context(), bytes.NewReader(test.file), test.key, place(dir))
 		if !errors.Is(err, test.want) || len(entries(t, dir)) > 0 {
 			t.Errorf("%s: %v, and %v is there", test.name, err, entries(t, dir))
 		}
@@ -265,17 +135,17 @@ func TestOnlyAWholeBackupWithItsKeyIsRestored(t *testing.T) {
 	for at := 0; at < len(file); at += len(file)/150 + 1 {
 		changed := bytes.Clone(file)
 		changed[at] ^= 0x10
-		if _, err := backup.Read(bytes.NewReader(changed), k); err == nil {
+		if _, err := backup.Read(bytes.NewReader(changed), k, nil); err == nil {
 			t.Errorf("byte %d was flipped and nobody saw it", at)
 		}
-		if _, err := backup.Read(bytes.NewReader(file[:at]), k); !errors.Is(err, backup.ErrTruncated) && !errors.Is(err, backup.ErrNoBackup) && !errors.Is(err, backup.ErrDamaged) {
+		if _, err := backup.Read(bytes.NewReader(file[:at]), k, nil); !errors.Is(err, backup.ErrTruncated) && !errors.Is(err, backup.ErrNoBackup) && !errors.Is(err, backup.ErrDamaged) {
 			t.Errorf("cut to %d: %v", at, err)
 		}
 	}
 	dir := t.TempDir()
 	changed := bytes.Clone(file)
 	changed[len(file)-1] ^= 1 // all but the end is well
-	if _, err := backup.Restore(t.Context(), bytes.NewReader(changed), k, place(dir)); !errors.Is(err, backup.ErrDamaged) || len(entries(t, dir)) > 0 {
+	if _, err := restore.Backup(t.Context(), bytes.NewReader(changed), k, place(dir)); !errors.Is(err, backup.ErrDamaged) || len(entries(t, dir)) > 0 {
 		t.Errorf("a damaged end: %v, and %v is there", err, entries(t, dir))
 	}
 }
@@ -300,11 +170,11 @@ func TestRestoresOverNothing(t *testing.T) {
 	m := begin(t, nil)
 	k := chanceKey(t)
 	file := written(t, k, m.content())
-	for _, there := range []string{backup.KeyringFile, filepath.Join(backup.StoreDir, "FORMAT"), filepath.Join(backup.BlobsDir, "x")} {
+	for _, there := range []string{restore.KeyringFile, filepath.Join(restore.StoreDir, "FORMAT"), filepath.Join(restore.BlobsDir, "x")} {
 		dir := t.TempDir()
 		os.MkdirAll(filepath.Dir(filepath.Join(dir, there)), 0o700)
 		os.WriteFile(filepath.Join(dir, there), []byte("mine"), 0o600)
-		_, err := backup.Restore(t.Context(), bytes.NewReader(file), k, place(dir))
+		_, err := restore.Backup(t.Context(), bytes.NewReader(file), k, place(dir))
 		if err == nil || !strings.Contains(err.Error(), "gitswarm leave --force") {
 			t.Errorf("%s was there: %v", there, err)
 		}
@@ -313,9 +183,9 @@ func TestRestoresOverNothing(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	os.MkdirAll(filepath.Join(dir, backup.StoreDir), 0o700)
+	os.MkdirAll(filepath.Join(dir, restore.StoreDir), 0o700)
 	os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600) // the daemon's own
-	if _, err := backup.Restore(t.Context(), bytes.NewReader(file), k, place(dir)); err != nil {
+	if _, err := restore.Backup(t.Context(), bytes.NewReader(file), k, place(dir)); err != nil {
 		t.Errorf("an empty folder: %v", err)
 	}
 }
@@ -326,10 +196,10 @@ func TestACrashDuringARestoreLeavesAllOrNothing(t *testing.T) {
 	m := begin(t, nil)
 	k := chanceKey(t)
 	file := written(t, k, m.content())
-	parts := []string{backup.BlobsDir, backup.StoreDir, backup.KeyringFile} // in the order they move
+	parts := []string{restore.BlobsDir, restore.StoreDir, restore.KeyringFile} // in the order they move
 	for moved := range 4 {
 		dir := t.TempDir()
-		if _, err := backup.Restore(t.Context(), bytes.NewReader(file), k, place(dir)); err != nil {
+		if _, err := restore.Backup(t.Context(), bytes.NewReader(file), k, place(dir)); err != nil {
 			t.Fatal(err)
 		}
 		making := filepath.Join(dir, "restoring")
@@ -341,11 +211,11 @@ func TestACrashDuringARestoreLeavesAllOrNothing(t *testing.T) {
 			}
 		}
 		for round, want := range []bool{true, false} {
-			if completed, err := backup.Resume(dir); err != nil || completed != want {
+			if completed, err := restore.Resume(dir); err != nil || completed != want {
 				t.Errorf("%d parts had moved, call %d: %v, %v", moved, round, completed, err)
 			}
 		}
-		keyring, err := seal.Open(filepath.Join(dir, backup.KeyringFile), nil)
+		keyring, err := seal.Open(filepath.Join(dir, restore.KeyringFile), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,11 +225,11 @@ func TestACrashDuringARestoreLeavesAllOrNothing(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	os.MkdirAll(filepath.Join(dir, "restoring", backup.StoreDir), 0o700) // not whole
-	if completed, err := backup.Resume(dir); err != nil || completed || len(entries(t, dir)) > 0 {
+	os.MkdirAll(filepath.Join(dir, "restoring", restore.StoreDir), 0o700) // not whole
+	if completed, err := restore.Resume(dir); err != nil || completed || len(entries(t, dir)) > 0 {
 		t.Errorf("half a restore: %v, %v, and %v is there", completed, err, entries(t, dir))
 	}
-	if completed, err := backup.Resume(filepath.Join(dir, "absent")); err != nil || completed {
+	if completed, err := restore.Resume(filepath.Join(dir, "absent")); err != nil || completed {
 		t.Errorf("no folder: %v, %v", completed, err)
 	}
 }
@@ -370,7 +240,7 @@ type sweeping struct{ *manager }
 func (s sweeping) Export(to io.Writer) (uint64, error) {
 	index, err := s.store.Export(to)
 	past := time.Now().Add(-2 * time.Hour)
-	filepath.WalkDir(filepath.Join(s.dir, backup.BlobsDir), func(path string, _ fs.DirEntry, _ error) error {
+	filepath.WalkDir(filepath.Join(s.dir, restore.BlobsDir), func(path string, _ fs.DirEntry, _ error) error {
 		return os.Chtimes(path, past, past)
 	})
 	_, swept := s.blobs.Sweep(func(swarm.Digest) bool { return false })
@@ -382,7 +252,7 @@ func TestABackupHasWhatItsStateNames(t *testing.T) {
 	content := m.content()
 	content.State = sweeping{m}
 	k := chanceKey(t)
-	if s, err := backup.Read(bytes.NewReader(written(t, k, content)), k); err != nil || s.Blobs != 2 {
+	if s, err := backup.Read(bytes.NewReader(written(t, k, content)), k, nil); err != nil || s.Blobs != 2 {
 		t.Errorf("%d blobs, %v", s.Blobs, err)
 	}
 	if n, err := m.blobs.Sweep(func(swarm.Digest) bool { return false }); err != nil || n != 2 {
@@ -401,7 +271,7 @@ func TestWhatThisManagerLacksComesFromOthersOrIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	joined, err := blobs.New(blobs.Config{
-		Dir: filepath.Join(m.dir, backup.BlobsDir), Keyring: m.keyring, Peers: func() []blobs.Peer { return []blobs.Peer{peer} },
+		Dir: filepath.Join(m.dir, restore.BlobsDir), Keyring: m.keyring, Peers: func() []blobs.Peer { return []blobs.Peer{peer} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -421,7 +291,7 @@ func TestWhatThisManagerLacksComesFromOthersOrIsNamed(t *testing.T) {
 	if err != nil || wrote.Blobs != 3 || !slices.Equal(wrote.Missing, []swarm.Digest{nowhere}) {
 		t.Errorf("wrote %+v, %v", wrote, err)
 	}
-	restored, err := backup.Restore(t.Context(), &file, k, place(t.TempDir()))
+	restored, err := restore.Backup(t.Context(), &file, k, place(t.TempDir()))
 	if err != nil || restored.Blobs != 3 || !slices.Equal(restored.Missing, wrote.Missing) {
 		t.Errorf("restored %+v, %v", restored, err)
 	}
@@ -430,7 +300,7 @@ func TestWhatThisManagerLacksComesFromOthersOrIsNamed(t *testing.T) {
 func damage(t testing.TB, dir string, digest swarm.Digest) {
 	t.Helper()
 	sum := string(digest)[len("sha256:"):]
-	path := filepath.Join(dir, backup.BlobsDir, sum[:2], sum)
+	path := filepath.Join(dir, restore.BlobsDir, sum[:2], sum)
 	if err := os.Truncate(path, 20); err != nil {
 		t.Fatal(err)
 	}
@@ -451,10 +321,10 @@ func TestABackupThatFailsIsNoBackup(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	dir := t.TempDir()
-	if _, err := backup.Restore(ctx, bytes.NewReader(whole), k, place(dir)); !errors.Is(err, context.Canceled) || len(entries(t, dir)) > 0 {
+	if _, err := restore.Backup(ctx, bytes.NewReader(whole), k, place(dir)); !errors.Is(err, context.Canceled) || len(entries(t, dir)) > 0 {
 		t.Errorf("restore cancelled: %v, and %v is there", err, entries(t, dir))
 	}
-	if _, err := backup.Restore(t.Context(), bytes.NewReader(whole), k, backup.Place{}); err == nil {
+	if _, err := restore.Backup(t.Context(), bytes.NewReader(whole), k, restore.Place{}); err == nil {
 		t.Error("no place was taken")
 	}
 }

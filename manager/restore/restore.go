@@ -1,4 +1,8 @@
-package backup
+// Package restore begins a cluster again on an empty machine, from what package
+// backup wrote: store, blobs and keyring, so that a daemon starts as the only
+// manager. It leaves all of it or nothing, whenever it is cut off, and never
+// writes over what is there.
+package restore
 
 import (
 	"context"
@@ -13,6 +17,7 @@ import (
 
 	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/seal"
+	"github.com/gitswarm/gitswarm/manager/backup"
 	"github.com/gitswarm/gitswarm/manager/blobs"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -41,24 +46,24 @@ type Place struct {
 
 // Restored is what a restore made.
 type Restored struct {
-	Summary
+	backup.Summary
 	State swarm.Cluster // of the state; with its Authority the node gets its certificate
 	Start uint64        // the state's index now, beyond all that nodes have seen
 }
 
-// Restore makes what a manager needs to begin alone with a backup's state:
+// Backup makes what a manager needs to begin alone with a backup's state:
 // store, blobs and keyring, locked by the cluster's unlock key if that had one.
-// Nothing is there unless it returns without an error. Errors: ErrNoBackup,
-// ErrNewer, ErrKey, ErrTruncated, ErrDamaged, those of the disk and of ctx.
-func Restore(ctx context.Context, from io.Reader, key Key, place Place) (Restored, error) {
-	restored, err := restore(ctx, from, key, place)
+// Nothing is there unless it returns without an error. Errors: those of
+// backup.Read, of the disk and of ctx.
+func Backup(ctx context.Context, from io.Reader, key backup.Key, place Place) (Restored, error) {
+	restored, err := makeAll(ctx, from, key, place)
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore backup into %s: %w", place.Dir, err)
 	}
 	return restored, nil
 }
 
-func restore(ctx context.Context, from io.Reader, key Key, place Place) (Restored, error) {
+func makeAll(ctx context.Context, from io.Reader, key backup.Key, place Place) (Restored, error) {
 	if place.Dir == "" || place.Node == "" || place.Now.IsZero() {
 		return Restored{}, errors.New("Dir, Node and Now are required")
 	}
@@ -74,7 +79,7 @@ func restore(ctx context.Context, from io.Reader, key Key, place Place) (Restore
 	}
 
 	b := &builder{ctx: ctx, dir: making, place: place}
-	summary, err := read(from, key, b)
+	summary, err := backup.Read(from, key, b)
 	if err == nil {
 		err = b.finish()
 	}
@@ -106,7 +111,7 @@ func vacant(dir string) error {
 	return nil
 }
 
-// Resume puts right what a crash during Restore left in a data folder: it
+// Resume puts right what a crash during Backup left in a data folder: it
 // completes a restore that was whole, which it reports, and removes one that
 // was not. It is called before anything there is opened.
 func Resume(dir string) (completed bool, err error) {
@@ -142,7 +147,7 @@ func Resume(dir string) (completed bool, err error) {
 
 // builder takes a backup apart into a folder.
 type builder struct {
-	ctx      context.Context // of the one Restore that it is for
+	ctx      context.Context // of the one call that it is for
 	dir      string
 	place    Place
 	keyring  *seal.Keyring
@@ -150,10 +155,10 @@ type builder struct {
 	imported store.Imported
 }
 
-// begin makes the keyring. It is locked before the cluster's key is in it and
+// Begin makes the keyring. It is locked before the cluster's key is in it and
 // before anything is sealed, so that nothing of the cluster touches the disk in
 // clear.
-func (b *builder) begin(h header) (err error) {
+func (b *builder) Begin(h backup.Header) (err error) {
 	if b.keyring, err = seal.Create(filepath.Join(b.dir, KeyringFile)); err != nil {
 		return err
 	}
@@ -169,14 +174,16 @@ func (b *builder) begin(h header) (err error) {
 	return err
 }
 
-func (b *builder) state(from io.Reader) (err error) {
+// State implements backup.Taker.
+func (b *builder) State(from io.Reader) (err error) {
 	b.imported, err = store.Import(store.Config{
 		Dir: filepath.Join(b.dir, StoreDir), Node: b.place.Node, Keyring: b.keyring,
 	}, from, b.place.Now)
 	return err
 }
 
-func (b *builder) blob(digest swarm.Digest, data []byte) error {
+// Blob implements backup.Taker.
+func (b *builder) Blob(digest swarm.Digest, data []byte) error {
 	return b.blobs.PutBlob(b.ctx, digest, data)
 }
 

@@ -1,4 +1,4 @@
-package backup_test
+package restore_test
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/gitswarm/gitswarm/internal/seal"
-	"github.com/gitswarm/gitswarm/manager/backup"
+	"github.com/gitswarm/gitswarm/manager/restore"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
@@ -103,7 +103,7 @@ func TestTheDiskOfAStoppedManagerShowsNothing(t *testing.T) {
 // dataKeys reads the keys of a locked keyring by way of a copy without a lock.
 func dataKeys(t *testing.T, dir string, unlock []byte) [][]byte {
 	t.Helper()
-	locked, err := os.ReadFile(filepath.Join(dir, backup.KeyringFile))
+	locked, err := os.ReadFile(filepath.Join(dir, restore.KeyringFile))
 	if err != nil {
 		t.Fatal(err)
 	}
