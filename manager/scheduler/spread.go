@@ -15,6 +15,7 @@ type branch struct {
 	nodes ranks
 	value string
 	parts []*branch // by value; none in a leaf
+	part  []int32   // by rank of a node here: its place in parts
 }
 
 // tree returns the nodes, branched by the keys of a spread. A node that lacks
@@ -41,6 +42,7 @@ func (c *Cluster) grow(b *branch, spread []string) {
 		return
 	}
 	parts := make(map[string]*branch)
+	values := make([]string, len(c.order))
 	for rank, r := range c.order {
 		if !b.nodes.has(rank) {
 			continue
@@ -51,10 +53,18 @@ func (c *Cluster) grow(b *branch, spread []string) {
 			b.parts = append(b.parts, parts[value])
 		}
 		parts[value].nodes.add(rank)
+		values[rank] = value
 	}
+
 	slices.SortFunc(b.parts, func(a, b *branch) int { return cmp.Compare(a.value, b.value) })
-	for _, part := range b.parts {
+	places := make(map[string]int32, len(b.parts))
+	for i, part := range b.parts {
+		places[part.value] = int32(i)
 		c.grow(part, spread[1:])
+	}
+	b.part = make([]int32, len(c.order))
+	for rank, value := range values {
+		b.part[rank] = places[value] // of a node that is not here, nobody asks
 	}
 }
 
@@ -69,8 +79,8 @@ type ground struct {
 // limb is a branch as a ground uses it.
 type limb struct {
 	*branch
-	tasks int // of the service, on nodes that keep them
-	parts []*limb
+	tasks int     // of the service, on nodes that keep them
+	parts []limb  // of the branch's; nil until they are looked at
 	spent bool    // none of its nodes is open
 	used  *crowds // of a leaf without fresh nodes: those with tasks of the service
 }
@@ -83,7 +93,7 @@ func newGround(s *search, open ranks) *ground {
 			g.fresh.drop(r.rank)
 		}
 	}
-	g.root = newLimb(s.cluster.tree(s.wanted.Spread))
+	g.root = &limb{branch: s.cluster.tree(s.wanted.Spread)}
 	if len(s.wanted.Spread) > 0 {
 		for r, tasks := range here {
 			if r.keeps() {
@@ -94,29 +104,29 @@ func newGround(s *search, open ranks) *ground {
 	return g
 }
 
-func newLimb(b *branch) *limb {
-	l := &limb{branch: b}
-	for _, part := range b.parts {
-		l.parts = append(l.parts, newLimb(part))
+// grown returns the limbs of the branch's parts.
+func (l *limb) grown() []limb {
+	if l.parts == nil {
+		l.parts = make([]limb, len(l.branch.parts))
+		for i, part := range l.branch.parts {
+			l.parts[i].branch = part
+		}
 	}
-	return l
+	return l.parts
 }
 
 func (l *limb) count(rank, tasks int) {
 	l.tasks += tasks
-	for _, part := range l.parts {
-		if part.nodes.has(rank) {
-			part.count(rank, tasks)
-			return
-		}
+	if len(l.branch.parts) > 0 {
+		l.grown()[l.part[rank]].count(rank, tasks)
 	}
 }
 
 // fewest returns the part with the fewest tasks that is not spent, or nil.
 func (l *limb) fewest() *limb {
 	var best *limb
-	for _, part := range l.parts {
-		if !part.spent && (best == nil || part.tasks < best.tasks) {
+	for i := range l.grown() {
+		if part := &l.parts[i]; !part.spent && (best == nil || part.tasks < best.tasks) {
 			best = part
 		}
 	}
@@ -127,7 +137,7 @@ func (l *limb) fewest() *limb {
 func (g *ground) next() *room { return g.in(g.root) }
 
 func (g *ground) in(l *limb) *room {
-	if len(l.parts) == 0 {
+	if len(l.branch.parts) == 0 {
 		return g.leaf(l)
 	}
 	for part := l.fewest(); part != nil; part = l.fewest() {
