@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gitswarm/gitswarm/internal/identity"
+	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/api"
 	"github.com/gitswarm/gitswarm/nodeagent"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -81,6 +82,7 @@ func (d *daemon) runAgent(ctx context.Context, now membership) error {
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error { return agent.Run(ctx) })
 	running.Go(func() error { return repairNetwork(ctx, d.config.Log, links) })
+	running.Go(func() error { return d.followTrust(ctx, now) })
 	err = running.Wait()
 	links.Close()
 	return errors.Join(err, containers.Close())
@@ -171,4 +173,28 @@ func (d *daemon) setAgent(agent *nodeagent.Agent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.agent = agent
+}
+
+// trustEvery is how often a node asks which roots are trusted, so that one that
+// was rotated away is believed no longer.
+const trustEvery = time.Minute
+
+func (d *daemon) followTrust(ctx context.Context, now membership) error {
+	tick := time.NewTicker(trustEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := d.askManagers(now, func(address string) error {
+			ctx, cancel := context.WithTimeout(ctx, askTime)
+			defer cancel()
+			return wire.FollowTrust(ctx, now.self, address)
+		})
+		if err != nil && ctx.Err() == nil {
+			d.config.Log.Debug("trusted roots not asked for; they are in a minute", "err", err)
+		}
+	}
 }

@@ -184,7 +184,8 @@ func (m *managing) run(ctx context.Context) error {
 	admission := manager.Admission{Store: m.store, Log: m.config.Log}
 	m.port.Admit = admission.Admit
 	services := wire.Services{
-		Agents: m.nodes, Managers: peers.Answers{Sessions: m.nodes, Store: m.store, Content: m.blobs}, Join: admission, Refusals: identity.NewRefusals(m.config.Log),
+		Agents: m.nodes, Managers: peers.Answers{Sessions: m.nodes, Store: m.store, Content: m.blobs}, Join: admission, Admit: admission.Admit,
+		Refusals: identity.NewRefusals(m.config.Log),
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -196,6 +197,7 @@ func (m *managing) run(ctx context.Context) error {
 	group.Go(func() error { return wire.Serve(ctx, m.port.For(identity.ProtocolWire), services) })
 	group.Go(func() error { return m.api.ServeManagers(ctx, m.port.For(identity.ProtocolAPI)) })
 	group.Go(func() error { return m.keepKeys(ctx) })
+	group.Go(func() error { return m.keepDisk(ctx) })
 	if m.config.APIListen != "" {
 		group.Go(func() error { return m.serveUsers(ctx) })
 	}
@@ -204,16 +206,14 @@ func (m *managing) run(ctx context.Context) error {
 
 // serveUsers answers users on their own port, with this manager's certificate.
 func (m *managing) serveUsers(ctx context.Context) error {
-	listener, err := net.Listen("tcp", m.config.APIListen)
+	bound, err := net.Listen("tcp", m.config.APIListen)
 	if err != nil {
 		return fmt.Errorf("listen for users: %w (give --api-listen another address)", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		c := m.now.self.Server("http/1.1")
-		c.ClientAuth, c.VerifyConnection = tls.NoClientCert, nil
-		return c, nil
+		return m.now.self.Server(identity.ProtocolHTTP), nil // as it is now
 	}}
-	return m.api.ServeUsers(ctx, listener, config)
+	return m.api.ServeUsers(ctx, bound, config)
 }
 
 // close closes what is open, in the order of who uses whom.
