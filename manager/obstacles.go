@@ -88,7 +88,7 @@ func orTCP(p swarm.Protocol) swarm.Protocol {
 // unplaced asks the scheduler for every task that the rollout would start,
 // with the tasks that they replace out of the way.
 func (m *Manager) unplaced(view *store.View, sight reconciler.View) []string {
-	wanted, gone, _ := m.wantedSteps(view, sight, reconciler.Diff(sight))
+	wanted, gone, _ := m.wantedSteps(view, sight, reconciler.DiffContent(sight))
 	for _, placement := range m.picture.place(wanted, gone) {
 		if placement.Node == "" {
 			return []string{placement.Why} // the first says enough

@@ -12,7 +12,16 @@ import (
 // Diff returns what separates the stack's tasks from its accepted content,
 // with what operators scaled and asked to restart. The empty plan means that
 // they agree; whether what runs is healthy is not its question.
-func Diff(view View) swarm.Plan {
+func Diff(view View) swarm.Plan { return diff(view, func(*step, *seat) bool { return true }) }
+
+// DiffContent returns the steps of Diff that are the accepted content's: without
+// those of replicas that are what it asks for and only have to leave their
+// nodes. They may wait for room while a rollout goes on.
+func DiffContent(view View) swarm.Plan {
+	return diff(view, func(s *step, st *seat) bool { return s.mover(st, st.service.goal()) == nil })
+}
+
+func diff(view View, heeds func(*step, *seat) bool) swarm.Plan {
 	record := &view.Record
 	record.Rollout = swarm.Rollout{From: record.Healthy, To: record.Accepted, Phase: swarm.PhaseWaiting}
 	if record.Removing {
@@ -25,7 +34,7 @@ func Diff(view View) swarm.Plan {
 	s := newStep(view, time.Time{})
 	var plan swarm.Plan
 	for _, sv := range s.services {
-		plan.Steps = append(plan.Steps, s.diff(sv)...)
+		plan.Steps = append(plan.Steps, s.diff(sv, heeds)...)
 	}
 	return plan
 }
@@ -38,7 +47,7 @@ func removal(view View) swarm.Plan {
 	return swarm.Plan{Steps: []swarm.Step{{Verb: swarm.Remove, Stack: view.Record.Name, Why: "git no longer has it"}}}
 }
 
-func (s *step) diff(sv *service) []swarm.Step {
+func (s *step) diff(sv *service, heeds func(*step, *seat) bool) []swarm.Step {
 	stack := s.view.Record.Name
 	if sv.want == nil {
 		if len(sv.extra) == 0 {
@@ -49,7 +58,7 @@ func (s *step) diff(sv *service) []swarm.Step {
 
 	var steps []swarm.Step
 	for _, st := range sv.seats {
-		if step, ok := s.diffSeat(st); ok {
+		if step, ok := s.diffSeat(st); ok && heeds(s, st) {
 			steps = append(steps, step)
 		}
 	}

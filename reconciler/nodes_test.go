@@ -204,3 +204,18 @@ func TestNodesThatComeAndGoLoseNoReplicaForGood(t *testing.T) {
 		calmDown(t, c, stack)
 	})
 }
+
+// TestARolloutNeedsNoRoomForWhatADrainMoves asks for the plan of a stack that
+// is what it must be, on a node that is drained.
+func TestARolloutNeedsNoRoomForWhatADrainMoves(t *testing.T) {
+	c := newCluster("n1", "n2")
+	c.accept("v1", parseStack(t, "web image=web:1 replicas=4"))
+	c.run(time.Hour, c.over)
+	c.nodes["n1"].Availability = swarm.NodeDrained
+	if plan := Diff(c.view()); len(plan.Steps) != 2 || plan.Steps[0].Why != "node n1 is drained" {
+		t.Errorf("the plan is\n%s", plan)
+	}
+	if plan := DiffContent(c.view()); len(plan.Steps) != 0 {
+		t.Errorf("the content asks for\n%s", plan)
+	}
+}
