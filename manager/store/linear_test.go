@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,7 +99,7 @@ func (h *history) ask(ctx context.Context, t *testing.T, m *managers, id, n int,
 			return // it saw nothing
 		}
 		shop, _ := s.View().Stack("shop")
-		seen := string(shop.Accepted.Content)[len("sha256:"):]
+		seen := strings.TrimPrefix(string(shop.Accepted.Content), "sha256:")
 		h.add(porcupine.Operation{ClientId: id, Input: asked{}, Call: began, Output: seen, Return: time.Now().UnixNano()})
 		return
 	}
