@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,7 +233,7 @@ type node struct {
 	renew   func(context.Context) error
 	renewAt func() time.Time
 	own     string
-	issuer  string
+	issuer  atomic.Value // string: of its certificate
 	dir     string
 	runtime *agenttest.Runtime
 	network *agenttest.Network
@@ -251,6 +252,11 @@ func bubble(t *testing.T, test func(*node)) {
 	})
 }
 
+func (n *node) papers() (role, issuer string) {
+	issuer, _ = n.issuer.Load().(string)
+	return swarm.RoleWorker, issuer
+}
+
 // dial reaches the manager at an address; there is one unless others says.
 func (n *node) dial(ctx context.Context, address string) (net.Conn, error) {
 	if other := n.others[address]; other != nil {
@@ -266,7 +272,7 @@ func (n *node) start() {
 		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
 		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
-		Own: func() string { return n.own }, Papers: func() (role, issuer string) { return swarm.RoleWorker, n.issuer },
+		Own: func() string { return n.own }, Papers: n.papers,
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,16 +165,23 @@ func TestIsBackWithinFiveSecondsOfALongCut(t *testing.T) {
 
 func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 	bubble(t, func(n *node) {
+		var mu sync.Mutex // agent and session look at the certificate
 		renewed, fails := 0, 1
 		due := time.Now().Add(3 * time.Hour)
-		n.renewAt = func() time.Time { return due }
+		n.renewAt = func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return due
+		}
 		n.renew = func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if fails > 0 {
 				fails--
 				return errors.New("no leader")
 			}
 			renewed++
-			n.issuer = fmt.Sprint("authority ", renewed)
+			n.issuer.Store(fmt.Sprint("authority ", renewed))
 			due = time.Now().Add(3 * time.Hour)
 			return nil
 		}
