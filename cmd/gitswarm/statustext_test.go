@@ -132,6 +132,31 @@ func TestStatusPageIsTheOneThatTheDesignDraws(t *testing.T) {
 	}
 }
 
+// A manager is down, a worker is being emptied, and then the quorum goes.
+func TestStatusPageSaysWhatManagersAndDrainedNodesNeed(t *testing.T) {
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	d := newDrawing(now)
+	d.node("m1", "manager", swarm.NodeReady, 0)
+	d.node("m2", "manager", swarm.NodeReady, 0)
+	d.node("m3", "manager", swarm.NodeDown, 3*time.Minute)
+	d.node("w1", "worker", swarm.NodeReady, 0)
+	d.Nodes[3].Availability = swarm.NodeDrained
+	d.healthy("shop", time.Hour)
+	d.task("shop", "web", 1, "3f2c91a", swarm.TaskHealthy).Node = "w1"
+	page := api.NewStatus(d.Snapshot)
+	var out bytes.Buffer
+	(&app{}).writeStatus(&out, page, true)
+
+	page.Leaderless = &api.Leaderless{
+		Text:   "quorum lost: 2 of 3 managers do not answer: m2 (10.0.0.2:2377), m3 (10.0.0.3:2377); running containers go on, nothing is changed",
+		Remedy: "start them, or their links; if they are lost for good, docs/recovery.md: gitswarm init --force-new-cluster",
+	}
+	page.Managers = api.Count{Well: 1, Of: 3}
+	fmt.Fprintln(&out)
+	(&app{}).writeStatus(&out, page, true)
+	golden(t, "status-cluster.txt", out.String())
+}
+
 // shop has two of five web replicas replaced; the image of the third is pulled.
 func (d *drawing) shop(now time.Time) {
 	was := map[string]int{"api": 2, "cache": 1, "db": 1, "web": 5}

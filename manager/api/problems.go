@@ -17,8 +17,11 @@ var kindOrder = []string{"NODE", "GIT", "FAIL", "DENY", "DOWN", "ASK", "WAIT", "
 func (s Snapshot) problems(stacks []Stack) []Problem {
 	var found []Problem
 	for _, node := range s.Nodes {
-		if node.State == swarm.NodeDown {
+		switch {
+		case node.State == swarm.NodeDown:
 			found = append(found, s.nodeProblem(node))
+		case node.Availability == swarm.NodeDrained:
+			found = append(found, s.drainProblem(node)...)
 		}
 	}
 	for _, source := range s.Sources {
@@ -68,7 +71,47 @@ func (s Snapshot) nodeProblem(node swarm.Node) Problem {
 	if len(waiting) > 0 {
 		text += "; " + firstFew(waiting)
 	}
+	if node.Role == swarm.RoleManager {
+		text += "; " + s.spareManagers()
+	}
 	return Problem{Kind: "NODE", Subject: name, Text: text, Command: "gitswarm node inspect " + name}
+}
+
+// spareManagers: "2 of 3 managers left, 0 more may fail".
+func (s Snapshot) spareManagers() string {
+	left, all := 0, 0
+	for _, node := range s.Nodes {
+		if node.Role != swarm.RoleManager {
+			continue
+		}
+		all++
+		if node.State == swarm.NodeReady {
+			left++
+		}
+	}
+	return fmt.Sprintf("%d of %d managers left, %d more may fail", left, all, max(left-(all/2+1), 0))
+}
+
+// drainProblem says which slots keep a drained node from being empty, if any
+// does: "w3 is drained, 2 still run there: shop/db.1; shop/web.4".
+func (s Snapshot) drainProblem(node swarm.Node) []Problem {
+	var left []string
+	for _, name := range slices.Sorted(maps.Keys(s.Tasks)) {
+		for _, task := range s.Tasks[name] {
+			if task.Node == node.ID && task.Status.State.Running() {
+				left = append(left, string(name)+"/"+swarm.SlotName(task.Service.Name(), task.Slot))
+			}
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	subject := s.hostname(node.ID)
+	text := fmt.Sprintf("is drained, %d still run there: %s", len(left), firstFew(left))
+	if len(left) == 1 {
+		text = "is drained, 1 still runs there: " + left[0]
+	}
+	return []Problem{{Kind: "NODE", Subject: subject, Text: text, Command: "gitswarm node ps " + subject}}
 }
 
 func sourceProblem(source swarm.Source, now time.Time) (Problem, bool) {
