@@ -95,6 +95,13 @@ func proposeAll(t *testing.T, s *Store, now time.Time) {
 	}
 	for _, c := range commands {
 		c.At = now
+		if c.PutToken != nil {
+			c.PutToken.Role = swarm.UserCI
+		}
+		if c.PutCluster != nil {
+			row, _ := s.View().Cluster()
+			c.PutCluster.Version = row.Version
+		}
 		if _, err := s.Propose(t.Context(), c); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrStale) {
 			t.Fatal(err)
 		}
