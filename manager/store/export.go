@@ -107,7 +107,7 @@ func begin(cfg Config, view *View) (err error) {
 		return err
 	}
 
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, newLatch())
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), newLatch())
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func open(cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{node: cfg.Node, peers: cfg.Peers, latch: newLatch(), machine: &machine{}, lock: locked, closed: make(chan struct{})}
 	s.machine.latch = s.latch
-	if s.log, err = openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, s.latch); err != nil {
+	if s.log, err = openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), s.latch); err != nil {
 		return nil, err
 	}
 	held = append(held, closer(s.log.close))

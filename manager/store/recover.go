@@ -40,7 +40,7 @@ func recoverAlone(cfg Config, now time.Time) (err error) {
 	if err := checkFormat(cfg.Dir); err != nil {
 		return err
 	}
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, newLatch())
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), newLatch())
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func clusterIn(cfg Config) (cluster swarm.Cluster, known bool, err error) {
 	if err := checkFormat(cfg.Dir); err != nil {
 		return cluster, false, err
 	}
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.vfs, newLatch())
+	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), newLatch())
 	if err != nil {
 		return cluster, false, err
 	}

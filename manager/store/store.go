@@ -50,6 +50,7 @@ type Config struct {
 	SnapshotThreshold uint64        // optional: entries between snapshots; 4096 unless set
 	SnapshotInterval  time.Duration // optional: how often that is looked at; 2 min unless set
 	TrailingLogs      uint64        // optional: entries kept behind a snapshot; 1024 unless set
+	Disk              Disk          // optional: instead of the files of the log that entries go to; a simulation's
 
 	vfs types.VFS // tests: disks that fail
 }
