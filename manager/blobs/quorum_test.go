@@ -131,6 +131,7 @@ func (g *group) here(digest swarm.Digest) string {
 }
 
 func TestAPutReturnsOnceAMajorityHasItAndTheRestFollows(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	open := make(chan struct{})
 	g.links[2].hold.Store(&open)
@@ -153,6 +154,7 @@ func TestAPutReturnsOnceAMajorityHasItAndTheRestFollows(t *testing.T) {
 }
 
 func TestTooFewManagersAreNoSuccess(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 5)
 	for _, i := range []int{2, 3, 4} {
 		g.links[i].cut.Store(true)
@@ -178,6 +180,7 @@ func TestTooFewManagersAreNoSuccess(t *testing.T) {
 // TestWhatIsPutAgainGoesToOthersOnlyBeforeTheyCouldSweepIt: unchanged content
 // is put at every commit.
 func TestWhatIsPutAgainGoesToOthersOnlyBeforeTheyCouldSweepIt(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -205,6 +208,7 @@ func TestWhatIsPutAgainGoesToOthersOnlyBeforeTheyCouldSweepIt(t *testing.T) {
 }
 
 func TestSlowManagersHoldBoundedMemory(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	never := make(chan struct{})
 	g.links[2].hold.Store(&never)
@@ -226,6 +230,7 @@ func TestSlowManagersHoldBoundedMemory(t *testing.T) {
 }
 
 func TestADamagedBlobIsFetchedAnewAndNeverServed(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	content := strings.Repeat("content ", 20_000)
 	digest := put(t, g.members[0], content)
@@ -276,6 +281,7 @@ func flip(t testing.TB, path string, at int) {
 }
 
 func TestAWipedManagerFillsItself(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	digests := []swarm.Digest{""} // as what is not set in the state
 	for i := range 50 {
@@ -306,6 +312,7 @@ func TestAWipedManagerFillsItself(t *testing.T) {
 }
 
 func TestAManagerTakesOnlyWhatItCanVerify(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 2)
 	ctx, member := t.Context(), g.members[1]
 	stranger, err := seal.Create(filepath.Join(t.TempDir(), "keys"))
@@ -332,6 +339,7 @@ func TestAManagerTakesOnlyWhatItCanVerify(t *testing.T) {
 }
 
 func TestHoweverManyAskABlobComesOnce(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 2)
 	digest := put(t, g.members[1], "content")
 	os.RemoveAll(g.dirs[0])
@@ -374,6 +382,7 @@ func TestHoweverManyAskABlobComesOnce(t *testing.T) {
 }
 
 func TestADeadManagerDelaysNoAnswerForLong(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
 	digest := put(t, g.members[1], "content")
 	g.members[2].Fill(t.Context(), []swarm.Digest{digest})
@@ -398,6 +407,7 @@ func TestADeadManagerDelaysNoAnswerForLong(t *testing.T) {
 }
 
 func TestNothingIsSweptWhileABackupIsTaken(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	b, dir, _ := open(t)
 	digest := put(t, b, "old")
 	past := time.Now().Add(-2 * time.Hour)
@@ -415,6 +425,7 @@ func TestNothingIsSweptWhileABackupIsTaken(t *testing.T) {
 }
 
 func TestResealedBlobsNeedNoOldKey(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	b, dir, keyring := open(t)
 	var digests []swarm.Digest
 	for i := range 5 {
@@ -466,6 +477,7 @@ func TestResealedBlobsNeedNoOldKey(t *testing.T) {
 // TestWhatWasAcknowledgedIsReadableFromEveryMajority: managers come and go at
 // random; disks are wiped one at a time and filled again.
 func TestWhatWasAcknowledgedIsReadableFromEveryMajority(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	chance := rand.New(rand.NewPCG(3, 3))
 	g := newGroup(t, 3)
 	acknowledged := make(map[swarm.Digest][]byte)

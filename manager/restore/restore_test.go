@@ -24,6 +24,7 @@ import (
 )
 
 func TestAnEmptyMachineGoesOnWhereTheBackupWasTaken(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	unlock := seal.NewUnlockKey()
 	for name, text := range map[string]string{"key": seal.FormatUnlockKey(unlock), "passphrase": "a long passphrase"} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +90,7 @@ func entries(t testing.TB, dir string) []string {
 }
 
 func TestABackupShowsNothing(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	unlock := seal.NewUnlockKey()
 	m := begin(t, unlock)
 	file := written(t, key(t, "a long passphrase"), m.content())
@@ -100,6 +102,7 @@ func TestABackupShowsNothing(t *testing.T) {
 }
 
 func TestOnlyAWholeBackupWithItsKeyIsRestored(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	k := chanceKey(t)
 	file := written(t, k, m.content())
@@ -151,6 +154,7 @@ func TestOnlyAWholeBackupWithItsKeyIsRestored(t *testing.T) {
 }
 
 func TestKeysAreReadAsPeopleGiveThem(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	text := seal.FormatUnlockKey(seal.NewUnlockKey())
 	if _, err := backup.ParseKey("\n" + strings.ToLower(text) + " \n"); err != nil {
 		t.Error(err)
@@ -167,6 +171,7 @@ func TestKeysAreReadAsPeopleGiveThem(t *testing.T) {
 }
 
 func TestRestoresOverNothing(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	k := chanceKey(t)
 	file := written(t, k, m.content())
@@ -193,6 +198,7 @@ func TestRestoresOverNothing(t *testing.T) {
 // TestACrashDuringARestoreLeavesAllOrNothing: the parts move to their places
 // one after the other.
 func TestACrashDuringARestoreLeavesAllOrNothing(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	k := chanceKey(t)
 	file := written(t, k, m.content())
@@ -248,6 +254,7 @@ func (s sweeping) Export(to io.Writer) (uint64, error) {
 }
 
 func TestABackupHasWhatItsStateNames(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	content := m.content()
 	content.State = sweeping{m}
@@ -261,6 +268,7 @@ func TestABackupHasWhatItsStateNames(t *testing.T) {
 }
 
 func TestWhatThisManagerLacksComesFromOthersOrIsNamed(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	elsewhere, nowhere := codec.DigestBytes([]byte("elsewhere")), codec.DigestBytes([]byte("nowhere"))
 	peer, err := blobs.Open(t.TempDir(), m.keyring)
@@ -307,6 +315,7 @@ func damage(t testing.TB, dir string, digest swarm.Digest) {
 }
 
 func TestABackupThatFailsIsNoBackup(t *testing.T) {
+	t.Parallel() // most of it waits for the disk
 	m := begin(t, nil)
 	k := chanceKey(t)
 	whole := written(t, k, m.content())
