@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,7 +167,8 @@ func TestIsBackWithinFiveSecondsOfALongCut(t *testing.T) {
 func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 	bubble(t, func(n *node) {
 		var mu sync.Mutex // agent and session look at the certificate
-		renewed, fails := 0, 1
+		var renewed atomic.Int64
+		fails := 1
 		due := time.Now().Add(3 * time.Hour)
 		n.renewAt = func() time.Time {
 			mu.Lock()
@@ -180,34 +182,34 @@ func TestRenewsItsCertificateWhenAskedAndWhenItIsTime(t *testing.T) {
 				fails--
 				return errors.New("no leader")
 			}
-			renewed++
-			n.issuer.Store(fmt.Sprint("authority ", renewed))
+			renewed.Add(1)
+			n.issuer.Store(fmt.Sprint("authority ", renewed.Load()))
 			due = time.Now().Add(3 * time.Hour)
 			return nil
 		}
 		n.stop()
 		n.start()
 		n.manager.send(wire.FromManager{Renew: true})
-		if renewed != 0 {
+		if renewed.Load() != 0 {
 			t.Error("a renewal that failed counts")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if renewed != 1 {
-			t.Fatalf("asked once, it renewed %d times", renewed)
+		if renewed.Load() != 1 {
+			t.Fatalf("asked once, it renewed %d times", renewed.Load())
 		}
 		if papers := n.manager.latest().said().papers; papers == nil || papers.Issuer != "authority 1" || papers.Role != swarm.RoleWorker {
 			t.Errorf("the manager was told of papers %+v", papers)
 		}
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if renewed != 1 {
+		if renewed.Load() != 1 {
 			t.Error("it renewed before it was time")
 		}
 		time.Sleep(70 * time.Minute)
 		synctest.Wait()
-		if renewed != 2 {
-			t.Errorf("when it was time it had renewed %d times", renewed)
+		if renewed.Load() != 2 {
+			t.Errorf("when it was time it had renewed %d times", renewed.Load())
 		}
 	})
 }

@@ -23,6 +23,10 @@ import (
 // beat is the heartbeat of tests: a silent node is down after some three.
 const beat = 200 * time.Millisecond
 
+// calm is that of tests in which no node falls silent, on however busy a
+// machine.
+const calm = 10 * beat
+
 // manager is a dispatcher over a real store, real blobs and a unix socket.
 type manager struct {
 	t          *testing.T
@@ -31,11 +35,18 @@ type manager struct {
 	dispatcher *Dispatcher
 	dial       func(context.Context) (net.Conn, error) // as an agent does
 	socket     string
+	heartbeat  time.Duration
 	strict     atomic.Bool // nodes prove who they are
 	spec       swarm.Digest
 }
 
 func newManager(t *testing.T) *manager {
+	t.Helper()
+	return newManagerThatHears(t, calm)
+}
+
+// newManagerThatHears has a heartbeat of its own.
+func newManagerThatHears(t *testing.T, heartbeat time.Duration) *manager {
 	t.Helper()
 	t.Parallel() // it waits most of the time
 	dir := t.TempDir()
@@ -53,7 +64,7 @@ func newManager(t *testing.T) *manager {
 	}
 	t.Cleanup(func() { _ = state.Close() })
 
-	m := &manager{t: t, store: state, blobs: content, socket: filepath.Join(dir, "agents.sock")}
+	m := &manager{t: t, heartbeat: heartbeat, store: state, blobs: content, socket: filepath.Join(dir, "agents.sock")}
 	m.dial = func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", m.socket)
@@ -76,7 +87,7 @@ func (m *manager) serve() {
 		m.t.Fatal(err)
 	}
 	m.dispatcher = New(Config{
-		Local: "m1", Store: m.store, Blobs: m.blobs, Heartbeat: beat, Log: slog.New(slog.DiscardHandler),
+		Local: "m1", Store: m.store, Blobs: m.blobs, Heartbeat: m.heartbeat, Log: slog.New(slog.DiscardHandler),
 		Plain: func(node swarm.NodeID) bool { return node == "m1" || !m.strict.Load() },
 	})
 	ctx, cancel := context.WithCancel(m.t.Context())

@@ -247,7 +247,7 @@ func (d *Dispatcher) see(view *store.View, id swarm.NodeID) {
 	switch {
 	case !known:
 		delete(d.down, id)
-		if s != nil {
+		if _, since := d.config.Store.View().Node(id); s != nil && !since { // it did not join after this view
 			s.end(wire.ErrRemoved)
 		}
 	case node.State == swarm.NodeDown:

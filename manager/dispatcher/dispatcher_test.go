@@ -24,7 +24,7 @@ func TestRegistersANodeThatIsNew(t *testing.T) {
 	if !known || node.State != swarm.NodeReady || node.Availability != swarm.NodeActive || node.Description.Hostname != "n1" {
 		t.Errorf("node is %+v", node)
 	}
-	if p.welcome.Heartbeat != beat/4 {
+	if p.welcome.Heartbeat != calm/4 {
 		t.Errorf("heartbeat is %s", p.welcome.Heartbeat)
 	}
 
@@ -166,7 +166,7 @@ func TestManyStatusesShareLogEntries(t *testing.T) {
 }
 
 func TestASilentNodeIsDownAndComesBack(t *testing.T) {
-	m := newManager(t)
+	m := newManagerThatHears(t, beat)
 	other := m.join("n2", wire.Held{})
 	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
 	p := m.join("n1", wire.Held{})
@@ -190,7 +190,7 @@ func TestASilentNodeIsDownAndComesBack(t *testing.T) {
 }
 
 func TestANodeThatNeverComesBackAfterTheManagersStartIsDown(t *testing.T) {
-	m := newManager(t)
+	m := newManagerThatHears(t, beat)
 	m.propose(store.Command{PutNode: &swarm.Node{ID: "gone", State: swarm.NodeReady}})
 	began := time.Now()
 	within(t, 20*beat, "the node is down", func() bool {
@@ -203,7 +203,7 @@ func TestANodeThatNeverComesBackAfterTheManagersStartIsDown(t *testing.T) {
 }
 
 func TestAPauseOfTheManagerIsNotHeldAgainstItsNodes(t *testing.T) {
-	m := newManager(t)
+	m := newManagerThatHears(t, beat)
 	m.join("n1", wire.Held{}).mute()
 	for range 20 { // the process stands still again and again
 		m.dispatcher.forgive(beat)
@@ -239,7 +239,7 @@ func TestADrainingTaskIsOutOnceEveryNodeHasAppliedIt(t *testing.T) {
 }
 
 func TestANodeThatIsDownHoldsUpNoDrain(t *testing.T) {
-	m := newManager(t)
+	m := newManagerThatHears(t, beat)
 	m.shop(m.task(web1, "n1"), m.task(web2, "n2"))
 	one, two := m.join("n1", wire.Held{}), m.join("n2", wire.Held{})
 	one.report(web1, swarm.TaskHealthy, "")
