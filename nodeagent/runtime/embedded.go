@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"github.com/prometheus/client_golang/prometheus"
 
 	// The parts of containerd that run inside this process. CRI, NRI, the
 	// restart monitor and the metrics collector stay out.
@@ -59,6 +60,7 @@ type embedded struct {
 // runDir.
 func embed(ctx context.Context, dir, runDir string) (*embedded, error) {
 	dropShimPlugins()
+	prometheus.DefaultRegisterer = prometheus.NewRegistry() // nobody reads it, and what registers there once more would panic
 	address := filepath.Join(runDir, "containerd.sock")
 	sockets := filepath.Join(runDir, "s")
 	if len(sockets) > maxSocketDir {
