@@ -21,12 +21,6 @@ func TestALockedManagerServesNothingUntilUnlockedAndTheKeyRotates(t *testing.T) 
 		open[h] = c.keyring(h)
 	}
 	first := c.key(c.on(c.Hosts[0], 0, "cluster", "set", "--autolock=true"))
-	t.Cleanup(func() {
-		if !t.Failed() {
-			c.on(c.leader(), 0, "cluster", "set", "--autolock=false")
-		}
-	})
-
 	restarted := c.others(c.leader())[0]
 	c.until(restarted.Name+" keeps its keys under lock", func() bool { return c.keyring(restarted) != open[restarted] })
 	c.restartLocked(restarted)
@@ -50,6 +44,7 @@ func TestALockedManagerServesNothingUntilUnlockedAndTheKeyRotates(t *testing.T) 
 	if n := survivors(before, running(t, c.Hosts...)); n != len(before) {
 		t.Errorf("%d of %d containers lived through it, want all", n, len(before))
 	}
+	c.on(c.leader(), 0, "cluster", "set", "--autolock=false")
 }
 
 // key finds an unlock key in what a command said.
@@ -141,7 +136,7 @@ func TestANodeThatLeavesTakesItsContainersAlong(t *testing.T) {
 func (c *cluster) leaves(h *lab.Host) {
 	c.t.Helper()
 	id := c.node(c.Hosts[0], h).ID
-	c.on(h, 0, "leave")
+	c.on(h, 0, append([]string{"leave"}, h.Folders()...)...)
 	c.until("its containers are gone", func() bool { return len(running(c.t, h)) == 0 })
 	c.until("it may be removed", func() bool {
 		_, exit := c.Hosts[0].Run(c.t.Context(), "node", "rm", id)

@@ -17,7 +17,6 @@ const (
 	machines = 5
 	managers = 3
 	replicas = 10
-	port     = 8080 // that the service publishes on every machine with a replica
 )
 
 // A stage is where the story is told.
@@ -124,13 +123,12 @@ func (s *stage) push(message, version string) (string, error) {
 	text := fmt.Sprintf(`services:
   web:
     image: %s/app:%s
-    ports: ["%d:8080"]
     stop_grace_period: 2s
     healthcheck: {test: ["CMD", "/app", "health"], interval: 1s, timeout: 2s, retries: 3, start_period: 5s, start_interval: 200ms}
     deploy:
       replicas: %d
       update_config: {order: start-first, monitor: 500ms}
-`, s.cluster.Registry, version, port, replicas)
+`, s.cluster.Registry, version, replicas)
 	if err := s.repo.Write(map[string]string{filepath.Join("web", "compose.yaml"): text}); err != nil {
 		return "", err
 	}

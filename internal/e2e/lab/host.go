@@ -33,6 +33,10 @@ const runDir = "/run/gitswarm" // the usual one: /run is the host's own
 
 func (h *Host) data() string { return filepath.Join(h.Dir, "data") }
 
+// Folders are the flags that name the daemon's folders, for commands that look
+// there.
+func (h *Host) Folders() []string { return []string{"--data-dir", h.data(), "--run-dir", runDir} }
+
 // Boot turns the host on, and connects it. No daemon runs yet.
 func (h *Host) Boot() (err error) {
 	if err := os.MkdirAll(h.data(), 0o711); err != nil {
@@ -79,7 +83,7 @@ func (h *Host) Booted() bool { return h.box != nil }
 
 // StartDaemon starts the host's daemon, and returns once it answers.
 func (h *Host) StartDaemon(ctx context.Context, flags ...string) (err error) {
-	args := append([]string{h.cluster.Bin, "daemon", "--data-dir", h.data(), "--run-dir", runDir}, flags...)
+	args := slices.Concat([]string{h.cluster.Bin, "daemon"}, h.Folders(), flags)
 	if h.daemon, err = h.box.start(h.log, []string{"SSL_CERT_FILE=" + h.cluster.ca}, args...); err != nil {
 		return err
 	}
