@@ -106,16 +106,18 @@ func (s *stage) loseLeader(ctx context.Context) error {
 	if err := <-done; err != nil {
 		return err
 	}
-	found, err := s.cluster.Containers()
+	if err := s.restart(ctx, leader); err != nil {
+		return err
+	}
+	err = s.until(ctx, "ten new replicas run, none twice", func(found map[*lab.Host][]lab.Process) bool {
+		return tenOnce(found) && fresh(before, found) == replicas
+	})
 	if err != nil {
 		return err
 	}
-	if n := fresh(before, found); n != replicas {
-		return fmt.Errorf("%d replicas are new after the rollout, want %d", n, replicas)
-	}
 	text, _, err := s.where()
 	s.mark("all ten are on v2: %s", text)
-	return errors.Join(err, s.restart(ctx, leader))
+	return err
 }
 
 // restart starts a daemon again, as systemd would have done long before.
@@ -128,7 +130,7 @@ func (s *stage) restart(ctx context.Context, h *lab.Host) error {
 		return err
 	}
 	s.mark("the daemon of %s runs again", h.Name)
-	return s.until(ctx, "ten replicas run, none twice", tenOnce)
+	return nil
 }
 
 // killLeader expects that containers live on, and that another manager takes
