@@ -28,7 +28,9 @@ func (m *Manager) followCommits(ctx context.Context) error {
 		case <-again.ring():
 			answer = last[again.due(time.Now())]
 		case <-prepare:
-			m.loader.Prepare(ctx)
+			if len(m.store.View().Sources()) > 0 { // else no commit is to come
+				m.loader.Prepare(ctx)
+			}
 		}
 		if answer.Source == "" {
 			continue
