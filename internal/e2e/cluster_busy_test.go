@@ -39,7 +39,7 @@ func TestSoakNoElectionAndNoNodeDownThoughCoresAreBusyAndDaemonsPause(t *testing
 	over := time.Now().Add(calmFor(t))
 	for time.Now().Before(over) {
 		paused := c.others(leader)[rand.IntN(len(c.Hosts)-1)]
-		must(t, paused.Pause())
+		must(t, paused.Pause(t.Context()))
 		pause(t, 2*time.Second)
 		paused.Resume()
 		pause(t, time.Second)

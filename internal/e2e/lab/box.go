@@ -194,10 +194,8 @@ func (b *box) start(out io.Writer, env []string, args ...string) (*Program, erro
 		_ = p.enter.Wait() // how it ended is of no interest here
 		close(p.ended)
 	}()
-	children := fmt.Sprintf("/proc/%d/task/%d/children", p.enter.Process.Pid, p.enter.Process.Pid)
 	err := Poll(context.Background(), 10*time.Second, args[0]+" is started in "+b.name, func() bool {
-		text, _ := os.ReadFile(children) // it may have ended
-		p.pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		p.pid = childOf(p.enter)
 		return p.pid != 0 || p.over()
 	})
 	if err == nil && p.pid == 0 {
@@ -208,6 +206,27 @@ func (b *box) start(out io.Writer, env []string, args ...string) (*Program, erro
 		return nil, err
 	}
 	return p, nil
+}
+
+// childOf is the process that nsenter waits for; 0 if there is none.
+func childOf(enter *exec.Cmd) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", enter.Process.Pid, enter.Process.Pid)) // it may have ended
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
+// ending makes the end of a command's context end what nsenter waits for, not
+// nsenter: a process in a box whose parent outside of it has gone may find
+// nobody to collect it, and a box does not close before all in it are.
+func ending(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr, cmd.WaitDelay = ownGroup(), 5*time.Second
+	cmd.Cancel = func() error {
+		if pid := childOf(cmd); pid != 0 {
+			return syscall.Kill(pid, syscall.SIGKILL)
+		}
+		return cmd.Process.Kill()
+	}
+	return cmd
 }
 
 // PID is the program's process, as this program sees it.
@@ -245,8 +264,17 @@ func (p *Program) stop(patience time.Duration) {
 	}
 }
 
-// pause stops the process as SIGSTOP does; resume lets it go on.
-func (p *Program) pause() error { return syscall.Kill(p.pid, syscall.SIGSTOP) }
+// pause stops the process as SIGSTOP does, and waits until nsenter has stopped
+// as well, as it does then; resume lets both go on.
+func (p *Program) pause(ctx context.Context) error {
+	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("pause process %d: %w", p.pid, err)
+	}
+	return Poll(ctx, 5*time.Second, "nsenter has stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.enter.Process.Pid))
+		return err != nil || strings.Contains(string(stat), ") T ")
+	})
+}
 
 func (p *Program) resume() {
 	_ = syscall.Kill(p.pid, syscall.SIGCONT)    // it may have ended

@@ -108,7 +108,7 @@ func (h *Host) Stop() {
 
 // Pause stops the daemon as a machine that swaps does: it answers nothing and
 // knows nothing of it. Resume lets it go on.
-func (h *Host) Pause() error { return h.daemon.pause() }
+func (h *Host) Pause(ctx context.Context) error { return h.daemon.pause(ctx) }
 
 // Resume ends Pause.
 func (h *Host) Resume() { h.daemon.resume() }
@@ -126,10 +126,9 @@ func (h *Host) RunWith(ctx context.Context, input io.Reader, args ...string) (ou
 	}
 	var both bytes.Buffer
 	inside := h.box.command(append([]string{h.cluster.Bin}, args...)...)
-	cmd := exec.CommandContext(ctx, inside.Path, inside.Args[1:]...)
+	cmd := ending(exec.CommandContext(ctx, inside.Path, inside.Args[1:]...))
 	cmd.Env = append(inside.Env, "NO_COLOR=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, &both, &both
-	cmd.SysProcAttr, cmd.WaitDelay = ownGroup(), time.Second // what nsenter started may outlive it
 	err := cmd.Run()
 	var ended *exec.ExitError
 	switch {
@@ -155,8 +154,8 @@ func (h *Host) Spawn(name string, env []string, args ...string) (*Program, error
 // Exec runs any program on the host to its end, and returns what it printed.
 func (h *Host) Exec(ctx context.Context, args ...string) (string, error) {
 	inside := h.box.command(args...)
-	cmd := exec.CommandContext(ctx, inside.Path, inside.Args[1:]...)
-	cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = inside.Env, ownGroup(), time.Second
+	cmd := ending(exec.CommandContext(ctx, inside.Path, inside.Args[1:]...))
+	cmd.Env = inside.Env
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s on %s: %w: %s", strings.Join(args, " "), h.Name, err, bytes.TrimSpace(text))
