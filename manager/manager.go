@@ -96,60 +96,15 @@ func New(config Config) (*Manager, error) {
 	return m, nil
 }
 
-// A term is the time during which this manager leads.
-type term struct {
-	stop  context.CancelFunc
-	ended chan error // holds what lead returned
-}
-
 // Run leads whenever this manager is the leader, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	var current *term // nil while another leads
-	var ended <-chan error
-	for {
-		select {
-		case <-ctx.Done():
-			return current.end()
-		case leads := <-m.store.Leading():
-			// A term may also end unseen: leadership was lost and won again.
-			if err := current.end(); err != nil {
-				return err
-			}
-			current, ended = nil, nil
-			if leads {
-				current = m.begin(ctx)
-				ended = current.ended
-			}
-		case err := <-ended:
-			if current, ended = nil, nil; ofTerm(err) {
-				return fmt.Errorf("lead the cluster: %w", err)
-			}
-		}
-	}
+	return inTerms(ctx, m.store.Leading(), m.leads, m.lead)
 }
 
-// ofTerm reports whether an error is more than the end of a term.
-func ofTerm(err error) bool {
-	return err != nil && !errors.Is(err, store.ErrNotLeader) && !errors.Is(err, context.Canceled)
-}
-
-func (m *Manager) begin(ctx context.Context) *term {
-	ctx, stop := context.WithCancel(ctx)
-	t := &term{stop: stop, ended: make(chan error, 1)}
-	go func() { t.ended <- m.lead(ctx) }()
-	return t
-}
-
-// end stops the term and waits until it is over.
-func (t *term) end() error {
-	if t == nil {
-		return nil
-	}
-	t.stop()
-	if err := <-t.ended; ofTerm(err) {
-		return fmt.Errorf("lead the cluster: %w", err)
-	}
-	return nil
+// leads reports whether this manager is the leader, as far as it knows.
+func (m *Manager) leads() bool {
+	leader, known := m.store.Leader()
+	return known && leader.Node == m.config.Node
 }
 
 // now is the wall clock, in the form that the log keeps.
