@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/api"
@@ -96,7 +97,7 @@ func (d *daemon) Leave(ctx context.Context, force bool, _ string) error {
 	switch {
 	case now.self == nil && !now.locked:
 		return api.Conflict("this machine is in no cluster", "")
-	case now.locked, now.manages() && !force:
+	case (now.locked || now.manages()) && !force:
 		return api.Conflict("this machine is a manager: the others count on it, and the last one takes the cluster with it",
 			"gitswarm node demote it on another manager first, or gitswarm leave --force")
 	}
@@ -108,25 +109,39 @@ func (d *daemon) Leave(ctx context.Context, force bool, _ string) error {
 	d.mu.Unlock()
 	d.become(now)
 
+	var err error
 	select {
-	case err := <-cleared:
-		if err != nil {
-			now.left = false // it goes on as what it was
-			d.become(now)
-			return fmt.Errorf("leave: %w", err)
-		}
+	case err = <-cleared:
 	case <-ctx.Done():
-		return fmt.Errorf("leave: %w", ctx.Err())
+		err = ctx.Err()
 	}
-	if err := d.awaitNoManager(ctx); err != nil {
-		return err
+	if err == nil {
+		err = d.awaitNoManager(ctx)
 	}
-	errs := []error{os.RemoveAll(d.config.identityDir()), os.RemoveAll(d.config.placeFile())} // from here on it is in none
-	for _, path := range append(d.config.managerPaths(), filepath.Join(d.config.DataDir, "agent"), filepath.Join(d.config.DataDir, "node")) {
+	if err != nil {
+		now.left = false // it goes on as what it was
+		d.become(now)
+		return fmt.Errorf("leave: %w", err)
+	}
+	err = d.config.forget()
+	d.become(membership{})
+	return err
+}
+
+// forget removes all that this machine has of its cluster. Half of it would be
+// another machine than before: what is begun here the next start completes.
+func (c daemonConfig) forget() error {
+	if err := durable.WriteFile(c.leavingFile(), nil); err != nil {
+		return fmt.Errorf("forget the cluster: %w", err)
+	}
+	errs := []error{c.removeManager()}
+	for _, path := range []string{c.identityDir(), c.placeFile(), filepath.Join(c.DataDir, "agent"), filepath.Join(c.DataDir, "node")} {
 		errs = append(errs, os.RemoveAll(path))
 	}
-	d.become(membership{})
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("forget the cluster: %w", err)
+	}
+	return os.Remove(c.leavingFile())
 }
 
 // clear removes every container and network of this machine, and says so.

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"slices"
 	"time"
 
-	"github.com/gitswarm/gitswarm/internal/codec"
-	"github.com/gitswarm/gitswarm/internal/durable"
 	"github.com/gitswarm/gitswarm/internal/identity"
 	"github.com/gitswarm/gitswarm/internal/seal"
 	"github.com/gitswarm/gitswarm/internal/wire"
@@ -24,8 +21,6 @@ import (
 // enterPatience is how long a machine that begins a cluster, joins one or is
 // unlocked has to be what it became.
 const enterPatience = 30 * time.Second
-
-var foundingContext = []byte("gitswarm founding")
 
 // Standing is what this machine is.
 func (d *daemon) Standing() api.Standing {
@@ -53,9 +48,11 @@ func (c daemonConfig) place() place {
 	return place{Listen: c.Listen, Advertise: c.Advertise, DataPath: c.DataPath}
 }
 
-// placed lets a request's addresses go before the flags'.
-func (d *daemon) placed(a api.Addresses) (place, error) {
-	p := d.config.place()
+// placed lets a request's addresses go before the flags'. Without any, other
+// nodes are told the address of the route toward one of them.
+func (d *daemon) placed(a api.Addresses, toward string) (place, error) {
+	p, flags := d.config.place(), d.config.place()
+	p.Flags = &flags
 	if a.Listen != "" {
 		p.Listen = a.Listen
 	}
@@ -65,10 +62,11 @@ func (d *daemon) placed(a api.Addresses) (place, error) {
 	if a.DataPath != "" {
 		p.DataPath = a.DataPath
 	}
-	return p.settle()
+	return p.settle(toward)
 }
 
-// outside refuses what only a machine in no cluster may do.
+// outside refuses what only a machine in no cluster may do. What an attempt
+// left behind that did not get far goes: it is of another cluster.
 func (d *daemon) outside() error {
 	now, _ := d.membership()
 	switch {
@@ -77,7 +75,7 @@ func (d *daemon) outside() error {
 	case now.self != nil:
 		return api.Conflict("this machine is in a cluster already", "gitswarm status shows it; gitswarm leave lets go of it")
 	}
-	return nil
+	return d.config.removeManager()
 }
 
 // Begin makes this machine the first manager of a new cluster.
@@ -93,7 +91,7 @@ func (d *daemon) Begin(ctx context.Context, b api.Beginning, _ string) (api.Begu
 	if err := manager.CheckSettings(b.Settings); err != nil {
 		return api.Begun{}, fmt.Errorf("begin a cluster: %w", err)
 	}
-	place, err := d.placed(b.Addresses)
+	place, err := d.placed(b.Addresses, "")
 	if err != nil {
 		return api.Begun{}, fmt.Errorf("begin a cluster: %w", err)
 	}
@@ -126,84 +124,6 @@ func (d *daemon) begun(ctx context.Context, autolock bool) (api.Begun, error) {
 	return begun, err
 }
 
-// found makes keys, an authority and this machine's certificate of it, and
-// keeps them. The cluster is written into the log once this manager leads;
-// until then it lies sealed beside it. An empty id asks for a random one.
-func (d *daemon) found(place place, id string, settings swarm.ClusterSettings) (membership, error) {
-	node, err := d.config.nodeID()
-	if err != nil {
-		return membership{}, err
-	}
-	keyring, err := openKeyring(d.config.keysFile())
-	if err != nil {
-		return membership{}, err
-	}
-	cluster, err := manager.Found(id, settings, keyring.ClusterKey(), time.Now())
-	if err != nil {
-		return membership{}, err
-	}
-	data, err := codec.Encode(cluster)
-	if err == nil {
-		data, err = keyring.Seal(data, foundingContext)
-	}
-	if err == nil {
-		err = durable.WriteFile(d.config.foundingFile(), data)
-	}
-	if err != nil {
-		return membership{}, fmt.Errorf("keep the new cluster: %w", err)
-	}
-
-	return d.enlist(place, keyring, cluster, node)
-}
-
-// enlist gives this machine a manager's certificate of a cluster whose
-// authority it has.
-func (d *daemon) enlist(place place, keyring *seal.Keyring, cluster swarm.Cluster, node swarm.NodeID) (membership, error) {
-	key, csr, err := identity.NewRequest()
-	if err != nil {
-		return membership{}, err
-	}
-	peer := identity.Peer{Node: node, Role: swarm.RoleManager, Cluster: cluster.ID}
-	chain, err := identity.Issue(cluster.Authority, csr, peer, cluster.Settings.CertExpiry, time.Now())
-	if err != nil {
-		return membership{}, err
-	}
-	return d.settleIn(place, keyring, key, chain, cluster.Authority.Trust)
-}
-
-// settleIn keeps what makes this machine a member.
-func (d *daemon) settleIn(place place, keyring *seal.Keyring, key, chain, trust []byte) (membership, error) {
-	if err := place.save(d.config.placeFile()); err != nil {
-		return membership{}, err
-	}
-	self, err := identity.Create(d.config.identityDir(), key, chain, trust)
-	if err == nil && keyring != nil {
-		err = self.Seal(keyring)
-	}
-	if err != nil {
-		return membership{}, err
-	}
-	return membership{self: self, place: place, keyring: keyring}, nil
-}
-
-// founding is the cluster that this machine began and whose log may not know
-// it yet; nil if there is none.
-func (c daemonConfig) founding(keyring *seal.Keyring) (*swarm.Cluster, error) {
-	sealed, err := os.ReadFile(c.foundingFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the new cluster: %w", err)
-	}
-	data, err := keyring.Open(sealed, foundingContext)
-	if err != nil {
-		return nil, fmt.Errorf("read the new cluster: %w", err)
-	}
-	cluster := new(swarm.Cluster)
-	return cluster, codec.DecodeStrict(data, cluster)
-}
-
 // Join makes this machine a member of a cluster: what it becomes is the
 // token's to say.
 func (d *daemon) Join(ctx context.Context, j api.Joining, _ string) error {
@@ -228,13 +148,13 @@ func (d *daemon) join(ctx context.Context, j api.Joining) (membership, error) {
 	if err != nil {
 		return membership{}, err
 	}
-	place, err := d.placed(j.Addresses)
+	first, err := managerAddress(j.Manager)
 	if err != nil {
 		return membership{}, err
 	}
-	first, err := withPort(j.Manager, "", managerPort)
+	place, err := d.placed(j.Addresses, first)
 	if err != nil {
-		return membership{}, fmt.Errorf("read the manager's address: %w", err)
+		return membership{}, err
 	}
 	key, csr, err := identity.NewRequest()
 	if err != nil {
@@ -246,7 +166,7 @@ func (d *daemon) join(ctx context.Context, j api.Joining) (membership, error) {
 	if err != nil {
 		return membership{}, err
 	}
-	place.Managers = append([]string{first}, answer.Managers...)
+	place.Managers = append([]string{first}, slices.DeleteFunc(answer.Managers, func(m string) bool { return m == first })...)
 
 	var keyring *seal.Keyring
 	if answer.Role == swarm.RoleManager {
@@ -311,7 +231,7 @@ func (d *daemon) restore(ctx context.Context, r api.Restoring) (membership, erro
 	if err != nil {
 		return membership{}, err
 	}
-	place, err := d.placed(r.Addresses)
+	place, err := d.placed(r.Addresses, "")
 	if err != nil {
 		return membership{}, err
 	}
@@ -347,6 +267,9 @@ func (d *daemon) Unlock(ctx context.Context, text, _ string) error {
 		return fmt.Errorf("unlock: %w", err)
 	}
 	d.become(now)
+	if !now.manages() { // it was demoted, and crashed before it had let go of its keys
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, enterPatience)
 	defer cancel()
 	_, err = d.awaitManager(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -106,30 +107,43 @@ func (c daemonConfig) keysFile() string     { return filepath.Join(c.DataDir, "k
 func (c daemonConfig) raftDir() string      { return filepath.Join(c.DataDir, "raft") }
 func (c daemonConfig) blobsDir() string     { return filepath.Join(c.DataDir, "blobs") }
 func (c daemonConfig) foundingFile() string { return filepath.Join(c.DataDir, "founding") }
+func (c daemonConfig) leavingFile() string  { return filepath.Join(c.DataDir, "leaving") }
 
 // remember reads what this machine was when its daemon ended.
 func (d *daemon) remember() (now membership, err error) {
 	if _, err := restore.Resume(d.config.DataDir); err != nil {
 		return now, err
 	}
-	place, placed, err := readPlace(d.config.placeFile())
-	if err != nil {
+	if _, err := os.Stat(d.config.leavingFile()); err == nil {
+		if err := d.config.forget(); err != nil {
+			return now, err
+		}
+	}
+	if now.place, err = d.config.keptPlace(); err != nil {
 		return now, err
 	}
-	now.place = place
 	if now.keyring, err = seal.Open(d.config.keysFile(), nil); errors.Is(err, seal.ErrLocked) {
 		now.locked = true
 		return now, nil
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return now, err
 	}
-
-	if !placed {
-		if now.place, err = d.config.place().settle(); err != nil {
-			return now, err
-		}
-	}
 	return d.belong(now.place, now.keyring)
+}
+
+// keptPlace is where this node is; one that has not been anywhere yet is where
+// the flags say.
+func (c daemonConfig) keptPlace() (place, error) {
+	kept, found, err := readPlace(c.placeFile())
+	if err != nil || !found {
+		return c.place(), err
+	}
+	moved, changed, err := kept.moved(c.place())
+	if err != nil || !changed {
+		return kept, err
+	}
+	c.Log.Info("moved", "listen", moved.Listen, "advertise", moved.Advertise, "was", kept.Advertise)
+	return moved, moved.save(c.placeFile())
 }
 
 // belong reads this machine's identity. A manager that has none, because its
@@ -138,15 +152,24 @@ func (d *daemon) remember() (now membership, err error) {
 func (d *daemon) belong(place place, keyring *seal.Keyring) (membership, error) {
 	self, err := identity.OpenSealed(d.config.identityDir(), vault(keyring))
 	if err == nil {
-		return membership{self: self, place: place, keyring: keyring}, nil
+		return d.fit(membership{self: self, place: place, keyring: keyring})
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return membership{}, err
 	}
-	if _, err := os.Stat(d.config.raftDir()); err != nil || keyring == nil {
-		return membership{}, nil
+	if _, err := os.Stat(d.config.raftDir()); err != nil {
+		return membership{}, d.config.removeManager() // of an init that was cut short
 	}
+	if keyring == nil {
+		return membership{}, fmt.Errorf("read identity: %s is there, but not its keys: restore %s from a backup, or give up what is here: gitswarm leave --force",
+			d.config.raftDir(), d.config.keysFile())
+	}
+	flags := d.config.place()
+	place.Flags = &flags
 	node, err := d.config.nodeID()
+	if err == nil {
+		place, err = place.settle("")
+	}
 	if err != nil {
 		return membership{}, err
 	}
@@ -158,6 +181,17 @@ func (d *daemon) belong(place place, keyring *seal.Keyring) (membership, error) 
 		return d.found(place, cluster.ID, swarm.ClusterSettings{})
 	}
 	return d.enlist(place, keyring, cluster, node)
+}
+
+// fit gives this machine what goes with its role: a crash during its promotion
+// or demotion may have been between the certificate and the keys.
+func (d *daemon) fit(now membership) (membership, error) {
+	role := now.self.Peer().Role
+	if (role == swarm.RoleManager) == (now.keyring != nil) {
+		return now, nil
+	}
+	err := d.takeRole(&now, role)
+	return now, err
 }
 
 // vault is a keyring as the identity sees it; no keyring is no vault.

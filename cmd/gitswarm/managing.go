@@ -81,8 +81,13 @@ func (d *daemon) forgetManager(now membership) error {
 	if now.locked || now.self == nil || now.self.Peer().Role != swarm.RoleWorker {
 		return nil
 	}
+	return d.config.removeManager()
+}
+
+// removeManager removes all that a manager keeps.
+func (c daemonConfig) removeManager() error {
 	var errs []error
-	for _, path := range d.config.managerPaths() {
+	for _, path := range c.managerPaths() {
 		errs = append(errs, os.RemoveAll(path))
 	}
 	if err := errors.Join(errs...); err != nil {
