@@ -1,8 +1,10 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gitswarm/gitswarm/manager/store"
@@ -46,35 +48,60 @@ func (m *Manager) keepMembers(ctx context.Context) error {
 	}
 }
 
-// matchMembers takes one step.
+// matchMembers does what there is to do. What fails keeps nothing else from
+// being done: a new manager that nobody reaches must not hold an old one.
 func (m *Manager) matchMembers(ctx context.Context) error {
-	change := memberChange(m.store.View().Nodes(), m.store.Members(), m.config.Node)
+	tried := make(map[swarm.NodeID]bool)
+	var failed []error
+	for ctx.Err() == nil {
+		members := m.store.Members()
+		change := memberChange(m.store.View().Nodes(), members, m.config.Node, tried)
+		if change == (membership{}) {
+			break
+		}
+		err := m.changeMembers(ctx, change, members)
+		if errors.Is(err, store.ErrNotLeader) {
+			return err
+		}
+		failed = append(failed, err)
+		tried[change.node()] = true
+	}
+	return errors.Join(failed...)
+}
+
+// changeMembers takes one step.
+func (m *Manager) changeMembers(ctx context.Context, change membership, members []store.Member) error {
 	ctx, cancel := context.WithTimeout(ctx, memberGrace)
 	defer cancel()
 	switch {
 	case change.add.Node != "":
-		m.log.Info("manager is being added", "node", change.add.Node, "address", change.add.Address)
+		if !slices.ContainsFunc(members, func(member store.Member) bool { return member.Node == change.add.Node }) {
+			m.log.Info("manager is being added", "node", change.add.Node, "address", change.add.Address)
+		}
 		return m.store.Add(ctx, change.add)
 	case change.remove == m.config.Node: // whoever leads next removes this one
 		return m.store.HandOver(ctx, change.heir)
-	case change.remove != "":
-		m.log.Info("manager is being removed", "node", change.remove)
-		return m.store.Remove(ctx, change.remove)
 	}
-	return nil
+	m.log.Info("manager is being removed", "node", change.remove)
+	return m.store.Remove(ctx, change.remove)
 }
 
-// A change of the log's members: at most one of add and remove is set.
+// A change of the log's members: exactly one of add and remove is set, if
+// there is one.
 type membership struct {
 	add    store.Member
 	remove swarm.NodeID
 	heir   swarm.NodeID // leads where the leader itself is to leave
 }
 
+// node is the manager that comes or goes.
+func (c membership) node() swarm.NodeID { return cmp.Or(c.add.Node, c.remove) }
+
 // memberChange returns what to do next so that the members are the nodes that
-// have the role. Managers come before others go, so that the log never has
-// fewer voters than it must; the leader goes last.
-func memberChange(nodes []swarm.Node, members []store.Member, leader swarm.NodeID) membership {
+// have the role, apart from what was tried just now. Managers come before
+// others go, so that the log never has fewer voters than it must; the leader
+// goes last, and only where another one answers that can take its place.
+func memberChange(nodes []swarm.Node, members []store.Member, leader swarm.NodeID, tried map[swarm.NodeID]bool) membership {
 	wanted := make(map[swarm.NodeID]string) // to address
 	for _, node := range nodes {
 		if node.Role == swarm.RoleManager {
@@ -90,7 +117,7 @@ func memberChange(nodes []swarm.Node, members []store.Member, leader swarm.NodeI
 		address, member := wanted[node.ID], there[node.ID]
 		ready := node.State == swarm.NodeReady || node.State == swarm.NodeUnknown && !member.Voter // who has just joined was not seen yet
 		complete := member.Voter && member.Address == address && member.Reachable                  // who is not may have lost its disk
-		if ready && address != "" && node.ID != leader && !complete {
+		if ready && address != "" && node.ID != leader && !complete && !tried[node.ID] {
 			return membership{add: store.Member{Node: node.ID, Address: address, Voter: true}}
 		}
 	}
@@ -99,11 +126,11 @@ func memberChange(nodes []swarm.Node, members []store.Member, leader swarm.NodeI
 	for _, member := range members {
 		_, stays := wanted[member.Node]
 		switch {
-		case stays && member.Voter && member.Node != leader && heir == "":
+		case stays && member.Voter && member.Reachable && member.Node != leader && heir == "":
 			heir = member.Node
 		case !stays && member.Node == leader:
-			leaves = true
-		case !stays:
+			leaves = !tried[leader]
+		case !stays && !tried[member.Node]:
 			return membership{remove: member.Node}
 		}
 	}

@@ -36,20 +36,25 @@ func TestMembersBecomeTheNodesThatHaveTheRole(t *testing.T) {
 		nodes   []swarm.Node
 		members []store.Member
 		want    membership
+		tried   swarm.NodeID // just now
 	}{
-		{"nothing to do", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{}},
-		{"a promoted node is added", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a")}, membership{add: voter("b")}},
-		{"one that is down is not waited for", []swarm.Node{managerNode("a"), down}, []store.Member{voter("a")}, membership{}},
-		{"nor one without an address", []swarm.Node{managerNode("a"), mute}, []store.Member{voter("a")}, membership{}},
-		{"one that moved gets its new address", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), moved}, membership{add: voter("b")}},
-		{"one that is up and does not answer may have lost its disk", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), silent}, membership{add: voter("b")}},
-		{"a demoted node is removed", []swarm.Node{managerNode("a"), workerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{remove: "b"}},
-		{"so is one that no node is behind", []swarm.Node{managerNode("a")}, []store.Member{voter("a"), voter("b")}, membership{remove: "b"}},
-		{"a new manager comes before an old one goes", []swarm.Node{managerNode("a"), workerNode("b"), managerNode("c")}, []store.Member{voter("a"), voter("b")}, membership{add: voter("c")}},
-		{"a leader that is demoted hands over first", []swarm.Node{workerNode("a"), managerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{remove: "a", heir: "b"}},
-		{"and stays where nobody could lead", []swarm.Node{workerNode("a")}, []store.Member{voter("a")}, membership{}},
+		{"nothing to do", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{}, ""},
+		{"a promoted node is added", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a")}, membership{add: voter("b")}, ""},
+		{"one that is down is not waited for", []swarm.Node{managerNode("a"), down}, []store.Member{voter("a")}, membership{}, ""},
+		{"nor one without an address", []swarm.Node{managerNode("a"), mute}, []store.Member{voter("a")}, membership{}, ""},
+		{"one that moved gets its new address", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), moved}, membership{add: voter("b")}, ""},
+		{"one that is up and does not answer may have lost its disk", []swarm.Node{managerNode("a"), managerNode("b")}, []store.Member{voter("a"), silent}, membership{add: voter("b")}, ""},
+		{"a demoted node is removed", []swarm.Node{managerNode("a"), workerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{remove: "b"}, ""},
+		{"so is one that no node is behind", []swarm.Node{managerNode("a")}, []store.Member{voter("a"), voter("b")}, membership{remove: "b"}, ""},
+		{"a new manager comes before an old one goes", []swarm.Node{managerNode("a"), workerNode("b"), managerNode("c")}, []store.Member{voter("a"), voter("b")}, membership{add: voter("c")}, ""},
+		{"a leader that is demoted hands over first", []swarm.Node{workerNode("a"), managerNode("b")}, []store.Member{voter("a"), voter("b")}, membership{remove: "a", heir: "b"}, ""},
+		{"to one that answers", []swarm.Node{workerNode("a"), down, managerNode("c")}, []store.Member{voter("a"), silent, voter("c")}, membership{remove: "a", heir: "c"}, ""},
+		{"and stays while none does", []swarm.Node{workerNode("a"), down}, []store.Member{voter("a"), silent}, membership{}, ""},
+		{"a new one that nobody reaches does not keep an old one", []swarm.Node{managerNode("a"), workerNode("b"), managerNode("c")}, []store.Member{voter("a"), voter("b")}, membership{remove: "b"}, "c"},
+		{"what was tried has to wait", []swarm.Node{managerNode("a"), managerNode("c")}, []store.Member{voter("a")}, membership{}, "c"},
+		{"and stays where nobody could lead", []swarm.Node{workerNode("a")}, []store.Member{voter("a")}, membership{}, ""},
 	} {
-		got := memberChange(c.nodes, c.members, "a")
+		got := memberChange(c.nodes, c.members, "a", map[swarm.NodeID]bool{c.tried: true})
 		if c.want.add.Node != "" {
 			c.want.add.Reachable = false // it is not for the caller to say
 		}
