@@ -2,8 +2,10 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/gitswarm/gitswarm/internal/identity"
@@ -11,6 +13,9 @@ import (
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
 )
+
+// errKept keeps a demoted manager's certificate as it is, for now.
+var errKept = errors.New("the node still keeps the cluster's log with the other managers: ask again once they have let go of it")
 
 // Admission lets machines into the cluster and renews the certificates of its
 // nodes. Every manager has one, whether it leads or not.
@@ -96,7 +101,9 @@ func availability(asked swarm.Availability) swarm.Availability {
 	return swarm.NodeActive
 }
 
-// Renew signs a node's new key, in the role that the cluster gives it now.
+// Renew signs a node's new key, in the role that the cluster gives it now. A
+// manager becomes a worker once the others have let go of it: with the new
+// certificate it stops to answer them, and two of them could not go on without.
 func (a Admission) Renew(ctx context.Context, peer identity.Peer, csr []byte) (wire.Renewed, error) {
 	view, cluster, err := a.cluster(ctx)
 	if err != nil {
@@ -106,8 +113,40 @@ func (a Admission) Renew(ctx context.Context, peer identity.Peer, csr []byte) (w
 	if !known {
 		return wire.Renewed{}, wire.ErrRemoved
 	}
+	if err := a.awaitRelease(ctx, node); err != nil {
+		return wire.Renewed{}, err
+	}
 	chain, err := a.issue(cluster, node, csr)
 	return wire.Renewed{Chain: chain, Trust: cluster.Authority.Trust, Managers: a.managers()}, err
+}
+
+// How long, and how often, a demoted manager's place in the log is looked at.
+// It asks again if that was too short.
+const (
+	releaseWait = 2 * time.Second
+	releaseLook = 20 * time.Millisecond
+)
+
+// awaitRelease waits a moment for a node that is to be a worker to leave the
+// managers that keep the log.
+func (a Admission) awaitRelease(ctx context.Context, node swarm.Node) error {
+	for began := time.Now(); node.Role == swarm.RoleWorker && a.keepsLog(node.ID); {
+		if time.Since(began) > releaseWait {
+			return errKept
+		}
+		select {
+		case <-time.After(releaseLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// keepsLog reports whether a node is among the managers that keep the log,
+// whatever its role is to be.
+func (a Admission) keepsLog(id swarm.NodeID) bool {
+	return slices.ContainsFunc(a.Store.Members(), func(m store.Member) bool { return m.Node == id })
 }
 
 // issue signs a node's key.
@@ -126,6 +165,8 @@ func (a Admission) managers() []string {
 
 // Admit judges a peer whose certificate is valid: the cluster must still have
 // the node, and what managers say to each other is for those who are one still.
+// One that was demoted is, until the others have let go of it: it may have to
+// hand over first.
 // A manager that has not caught up yet knows too little to turn anybody away.
 func (a Admission) Admit(peer identity.Peer, protocol string) error {
 	view := a.Store.View()
@@ -140,7 +181,7 @@ func (a Admission) Admit(peer identity.Peer, protocol string) error {
 	switch {
 	case !known:
 		return wire.ErrRemoved
-	case protocol != identity.ProtocolWire && node.Role == swarm.RoleWorker:
+	case protocol != identity.ProtocolWire && node.Role == swarm.RoleWorker && !a.keepsLog(node.ID):
 		return identity.ErrRole
 	}
 	return nil

@@ -188,3 +188,23 @@ func TestAManagerThatWasDemotedKeepsItsCertificateForNothing(t *testing.T) {
 		t.Errorf("its agent: %v", err)
 	}
 }
+
+// The only one that keeps the log is the clearest case of one that is needed.
+func TestAManagerStaysOneUntilTheOthersHaveLetGoOfIt(t *testing.T) {
+	g := newGate(t)
+	admission := Admission{Store: g.store, Log: g.log}
+	must(t, g.propose(t.Context(), store.Command{PutNode: &swarm.Node{ID: "m2", Role: swarm.RoleManager}}))
+	must(t, g.propose(t.Context(), store.Command{By: "ana", PutNode: &swarm.Node{ID: "m1", Role: swarm.RoleWorker}}))
+	for _, protocol := range []string{identity.ProtocolRaft, identity.ProtocolAPI, identity.ProtocolWire} {
+		if err := admission.Admit(g.self.Peer(), protocol); err != nil {
+			t.Errorf("%s: it could not hand over: %v", protocol, err)
+		}
+	}
+	before := g.self.Peer()
+	if err := wire.Renew(t.Context(), g.self, g.address); err == nil || !strings.Contains(err.Error(), errKept.Error()) {
+		t.Errorf("it was made a worker that keeps the log: %v", err)
+	}
+	if g.self.Peer() != before {
+		t.Errorf("it is %+v", g.self.Peer())
+	}
+}
