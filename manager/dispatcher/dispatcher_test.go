@@ -206,7 +206,7 @@ func TestAPauseOfTheManagerIsNotHeldAgainstItsNodes(t *testing.T) {
 	m := newManagerThatHears(t, beat)
 	m.join("n1", wire.Held{}).mute()
 	for range 20 { // the process stands still again and again
-		m.dispatcher.forgive(beat)
+		m.dispatcher.forgive(beat, time.Now())
 		time.Sleep(beat / 2)
 	}
 	if node, _ := m.store.View().Node("n1"); node.State != swarm.NodeReady {

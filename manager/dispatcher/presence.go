@@ -49,10 +49,14 @@ func patience(heartbeat time.Duration) time.Duration { return heartbeat * 27 / 8
 // agents are taken to look for a new one.
 func patienceWithManagers(heartbeat time.Duration) time.Duration { return heartbeat * 5 / 4 }
 
-// see notes what the state says of a node.
+// see notes what the state says of a node. One that comes back is called ready
+// by the manager that it speaks to, before that manager's word of it is here.
 func (r *roll) see(node swarm.Node, now time.Time) {
 	down := node.State == swarm.NodeDown
 	if p := r.nodes[node.ID]; p != nil {
+		if p.down && !down && now.After(p.heard) {
+			p.heard = now
+		}
 		p.down = down
 		return
 	}
@@ -148,13 +152,26 @@ func (r *roll) lost(now time.Time) []swarm.NodeID {
 }
 
 // forgive gives every node and manager the time for which the judge stood
-// still.
-func (r *roll) forgive(paused time.Duration) {
+// still, until now.
+func (r *roll) forgive(paused time.Duration, now time.Time) {
 	for _, p := range r.nodes {
-		p.heard = p.heard.Add(paused)
+		p.heard = forgiven(p.heard, paused, now)
 	}
 	for _, m := range r.managers {
-		m.heard = m.heard.Add(paused)
+		m.heard = forgiven(m.heard, paused, now)
+	}
+}
+
+// forgiven is when somebody counts as heard after a pause. Who was heard since
+// it ended has had no part in it.
+func forgiven(heard time.Time, paused time.Duration, now time.Time) time.Time {
+	switch later := heard.Add(paused); {
+	case heard.After(now): // has more time than that
+		return heard
+	case later.After(now):
+		return now
+	default:
+		return later
 	}
 }
 

@@ -117,6 +117,42 @@ func TestANodeThatComesBackIsReady(t *testing.T) {
 	}
 }
 
+// Another manager lets a node in again and calls it ready at once; that it
+// speaks to this node reaches the leader a little later.
+func TestANodeThatIsCalledReadyIsNotCalledDownBeforeItsManagerSpeaksOfIt(t *testing.T) {
+	c := newRollCall()
+	c.silent["n1"] = from(c.at)
+	if down := c.run(10 * time.Second); down["n1"] == 0 {
+		t.Fatal("it was never down")
+	}
+	c.roll.see(swarm.Node{ID: "n1", State: swarm.NodeReady}, time.Unix(0, 0).Add(c.at))
+	if down := c.run(time.Second); down["n1"] != 0 {
+		t.Error("it flaps")
+	}
+	if down := c.run(3 * time.Second); down["n1"] == 0 {
+		t.Error("it is believed for ever, though it never spoke")
+	}
+}
+
+// A judge that stood still forgives the time, but not twice: who spoke since is
+// no later to be missed for it.
+func TestAPauseOfTheJudgeIsNotAddedToWhatWasHeardSince(t *testing.T) {
+	c := newRollCall()
+	const pause = time.Minute
+	c.at += pause
+	now := time.Unix(0, 0).Add(c.at)
+	c.roll.hear("n1", "m2", now)
+	c.roll.forgive(pause, now)
+	if down := c.run(time.Second); len(down) > 0 {
+		t.Errorf("down are %v, for the judge's pause", down)
+	}
+	gone := c.at
+	c.silent["n1"] = from(gone)
+	if took := c.run(10 * time.Second)["n1"] - gone; took <= 0 || took > 3*time.Second {
+		t.Errorf("it was down after %s", took)
+	}
+}
+
 func TestOfTwoManagersThatClaimANodeTheOneItSpeaksToHasIt(t *testing.T) {
 	c := newRollCall()
 	now := time.Unix(0, 0).Add(c.at)

@@ -61,7 +61,7 @@ func (d *Dispatcher) watch(ctx context.Context) error {
 		}
 		now := time.Now()
 		if paused := now.Sub(last) - pace; paused > 4*pace {
-			d.forgive(paused)
+			d.forgive(paused, now)
 		}
 		last = now
 	}
@@ -74,15 +74,15 @@ func (d *Dispatcher) heartbeat() time.Duration {
 }
 
 // forgive gives everybody the time for which this process itself stood still.
-func (d *Dispatcher) forgive(paused time.Duration) {
+func (d *Dispatcher) forgive(paused time.Duration, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.contact.at = d.contact.at.Add(paused)
+	d.contact.at = forgiven(d.contact.at, paused, now)
 	for _, s := range d.sessions {
-		s.heard = s.heard.Add(paused)
+		s.heard = forgiven(s.heard, paused, now)
 	}
 	if d.term != nil {
-		d.term.roll.forgive(paused)
+		d.term.roll.forgive(paused, now)
 	}
 }
 
@@ -105,8 +105,8 @@ func (d *Dispatcher) glance(now time.Time) {
 	for _, manager := range d.term.roll.lost(now) {
 		d.log.Warn("manager fell silent; its agents may find another", "node", manager)
 	}
-	if wrong := d.term.roll.misjudged(now); len(wrong) > 0 {
-		d.term.wrong = wrong
+	d.term.wrong = d.term.roll.misjudged(now) // in place of what was found and is not written yet
+	if len(d.term.wrong) > 0 {
 		select {
 		case d.term.news <- struct{}{}:
 		default:
