@@ -208,7 +208,7 @@ func (w *worker) start(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen.Started = time.Now()
+	w.seen.Started, w.seen.Again = time.Now(), false
 	if w.seen.Container == converge.Exited { // it was that quick
 		w.seen.Started = w.seen.Ended
 	} else {

@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/gitswarm/gitswarm/nodeagent/converge"
 	"github.com/gitswarm/gitswarm/nodeagent/runtime"
@@ -41,7 +42,43 @@ func (a *Agent) adopt(ctx context.Context) error {
 	}
 	for i := range held.Assignment.Tasks {
 		task := held.Assignment.Tasks[i]
-		a.adopted(task.ID).assign(task, networksOf(held.Assignment, task.Addresses))
+		w := a.adopted(task.ID)
+		w.assign(task, networksOf(held.Assignment, task.Addresses))
+		if a.config.Rebooted {
+			w.revive()
+		}
+	}
+	return nil
+}
+
+// revive lets a task that ended with its machine begin again, once a manager
+// has said that it still should, or none can be asked.
+func (w *worker) revive() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if seen, again := w.seen.Revived(w.want); again {
+		w.seen, w.known = seen, false
+	}
+}
+
+// aloneAfter is how long tasks that ended with the machine wait for a manager's
+// word: they may run elsewhere by now.
+const aloneAfter = 5 * time.Second
+
+// goOnAlone begins with the last assignment where no manager has spoken.
+func (a *Agent) goOnAlone(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(aloneAfter):
+	}
+	for _, w := range a.everyone() {
+		w.mu.Lock()
+		if w.seen.Again && !w.known {
+			w.known = true
+			w.stir()
+		}
+		w.mu.Unlock()
 	}
 	return nil
 }

@@ -156,6 +156,9 @@ func (m *manager) Attach(stream wire.Stream[wire.DownFrame, wire.UpFrame]) error
 		for _, usage := range up.Usage {
 			heard += fmt.Sprintf(" %s %d", usage.Task, usage.Memory)
 		}
+		if up.Upgrade != nil {
+			heard += " " + up.Upgrade.Version
+		}
 		if up.Exec != nil && up.Exec.Exit != nil {
 			heard += fmt.Sprintf(" exit %d", *up.Exec.Exit)
 		} else if up.Exec != nil {
@@ -232,6 +235,8 @@ type node struct {
 	others  map[string]*manager // by address
 	renew   func(context.Context) error
 	renewAt func() time.Time
+	upgrade Upgrade
+	begins  atomic.Int32 // how often the daemon was to begin anew
 	own     string
 	issuer  atomic.Value // string: of its certificate
 	dir     string
@@ -272,7 +277,7 @@ func (n *node) start() {
 		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
 		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
-		Own: func() string { return n.own }, Papers: n.papers,
+		Own: func() string { return n.own }, Papers: n.papers, Upgrade: n.upgrade, Restart: func() { n.begins.Add(1) },
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()

@@ -156,7 +156,9 @@ func (a *Agent) networkConfig(workers []*worker) (network.Config, uint64) {
 		}
 		w.mu.Unlock()
 	}
-	config.Services = withoutBackends(config.Services, away)
+	config.Services = withoutBackends(config.Services, func(b swarm.Backend) bool {
+		return away[b.Task] || b.Node != "" && b.Node != a.config.Node
+	})
 	slices.SortFunc(config.Endpoints, func(a, b network.Endpoint) int {
 		return strings.Compare(string(a.Task), string(b.Task))
 	})
@@ -194,10 +196,10 @@ func withNetworks(networks, used []swarm.AssignedNetwork) []swarm.AssignedNetwor
 	return networks
 }
 
-// withoutBackends leaves out the tasks that the node knows to be away before
-// the managers do.
-func withoutBackends(services []swarm.AssignedService, away map[swarm.TaskID]bool) []swarm.AssignedService {
-	gone := func(b swarm.Backend) bool { return away[b.Task] }
+// withoutBackends leaves out the tasks that are gone for this node: those that
+// it knows to be away before the managers do, and those on other nodes, whose
+// containers it can't reach without an overlay network.
+func withoutBackends(services []swarm.AssignedService, gone func(swarm.Backend) bool) []swarm.AssignedService {
 	cloned := false
 	for i := range services {
 		if !slices.ContainsFunc(services[i].Backends, gone) {

@@ -38,9 +38,12 @@ type Config struct {
 	Papers   func() (role, issuer string)                                // optional: what the node's certificate says
 	Renew    func(context.Context) error                                 // optional: gets the node a new certificate
 	RenewAt  func() time.Time                                            // optional: when Renew is called though no manager asks for it
+	Upgrade  Upgrade                                                     // optional: looks at another build of the daemon, and installs it
+	Restart  func()                                                      // required with Upgrade: begins the daemon anew, as the build that was installed
 	Log      *slog.Logger                                                // optional
 	Parallel int                                                         // optional: images pulled, and containers started, at once; 8 unless set
 	Upstream []string                                                    // optional: resolvers for containers; the host's unless set
+	Rebooted bool                                                        // optional: the machine has restarted since the agent last ran: what it was to run is started again
 }
 
 // Agent makes one node converge. Only Run acts.
@@ -104,6 +107,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.keepTidy(ctx) })
 	group.Go(func() error { return a.keepSession(ctx) })
 	group.Go(func() error { return a.keepPapers(ctx) })
+	group.Go(func() error { return a.goOnAlone(ctx) })
 	a.begin()
 
 	err := group.Wait()

@@ -32,6 +32,7 @@ func (a *Agent) attach(ctx context.Context, client *wire.Client, open wire.Open,
 		return
 	}
 
+	restart := false
 	heard := make(chan swarm.ExecFrame)
 	go func() { // ends with the stream
 		defer close(heard)
@@ -40,7 +41,11 @@ func (a *Agent) attach(ctx context.Context, client *wire.Client, open wire.Open,
 	}()
 	select {
 	case room <- struct{}{}:
-		err = a.fill(ctx, up, open, heard)
+		if open.Upgrade != nil {
+			restart, err = a.serveUpgrade(ctx, up, *open.Upgrade)
+		} else {
+			err = a.fill(ctx, up, open, heard)
+		}
 		<-room
 	default:
 		err = errors.New("the node serves too many streams: close some")
@@ -50,6 +55,9 @@ func (a *Agent) attach(ctx context.Context, client *wire.Client, open wire.Open,
 	}
 	_ = up.CloseSend()
 	for range heard { // until the manager has read it all
+	}
+	if restart {
+		a.config.Restart()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -49,6 +50,10 @@ func (d *daemon) runAgent(ctx context.Context, now membership) error {
 	if err != nil {
 		return err
 	}
+	rebooted, err := d.config.rebooted()
+	if err != nil {
+		return errors.Join(err, containers.Close())
+	}
 	luck := rand.Float64() // once: RenewAt is asked again and again
 	agent := nodeagent.New(nodeagent.Config{
 		Node: now.node(), Dir: filepath.Join(d.config.DataDir, "agent"), Runtime: containers, Network: links,
@@ -69,6 +74,8 @@ func (d *daemon) runAgent(ctx context.Context, now membership) error {
 			peer := now.self.Peer()
 			return peer.Role, peer.Issuer
 		},
+		Upgrade: d.successor.upgrade,
+		Restart: d.restart,
 		Renew:   d.renew,
 		RenewAt: func() time.Time { return now.self.RenewAt(time.Now(), luck) },
 		Describe: func() swarm.NodeDescription {
@@ -76,7 +83,8 @@ func (d *daemon) runAgent(ctx context.Context, now membership) error {
 			description.Address, description.DataPath = now.place.Advertise, now.place.dataPath()
 			return description
 		},
-		Log: d.config.Log,
+		Rebooted: rebooted,
+		Log:      d.config.Log,
 	})
 	d.setAgent(agent)
 	defer d.setAgent(nil)
@@ -212,4 +220,17 @@ func (d *daemon) followTrust(ctx context.Context, now membership) error {
 			d.config.Log.Debug("trusted roots not asked for; they are in a minute", "err", err)
 		}
 	}
+}
+
+// rebooted reports whether this is the first agent since the machine started:
+// what is in the run folder does not outlive that.
+func (c daemonConfig) rebooted() (bool, error) {
+	mark, err := os.OpenFile(filepath.Join(c.RunDir, "agent-ran"), os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("note that this machine's agent runs: %w", err)
+	}
+	return true, mark.Close()
 }

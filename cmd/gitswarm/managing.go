@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -132,10 +133,10 @@ func (d *daemon) openManager(ctx context.Context, now membership) (_ *managing, 
 	if m.blobs, err = blobs.New(blobs.Config{Dir: d.config.blobsDir(), Keyring: now.keyring, Peers: func() []blobs.Peer { return m.peers.Blobs(now.node(), m.store) }, Log: d.config.Log}); err != nil {
 		return nil, err
 	}
+	m.nodes = dispatcher.New(dispatcher.Config{Local: now.node(), Store: m.store, Blobs: m.blobs, Peers: m.peers, Log: d.config.Log})
 	if err := m.openLeader(founding); err != nil {
 		return nil, err
 	}
-	m.nodes = dispatcher.New(dispatcher.Config{Local: now.node(), Store: m.store, Blobs: m.blobs, Peers: m.peers, Log: d.config.Log})
 	m.api = m.openAPI(d)
 	return m, nil
 }
@@ -151,7 +152,7 @@ func (m *managing) openLeader(founding *swarm.Cluster) error {
 		return err
 	}
 	m.leader, err = manager.New(manager.Config{
-		Node: m.now.node(), Founding: founding, Store: m.store, Blobs: m.blobs, Registry: registries,
+		Node: m.now.node(), Founding: founding, Store: m.store, Blobs: m.blobs, Registry: registries, Agents: m.nodes,
 		Syncer: gitsync.New(gitsync.Config{Dir: filepath.Join(m.config.DataDir, "git"), Log: m.config.Log}),
 		Grants: m.config.Allow, Pool: m.config.pool(), Limits: compose.Limits{Folder: loading}, Log: m.config.Log,
 	})
@@ -256,6 +257,9 @@ func (m *managing) dial(protocol string) func(context.Context, string) (net.Conn
 func (m *managing) keepKeys(ctx context.Context) error {
 	touched := m.store.Subscribe()
 	defer touched.Close()
+	if !m.confirm(ctx) { // what the log held long ago is not to be followed: its keys were rotated since
+		return nil
+	}
 	for {
 		_, changed := touched.Take()
 		if cluster, known := m.store.View().Cluster(); known {
@@ -271,9 +275,31 @@ func (m *managing) keepKeys(ctx context.Context) error {
 	}
 }
 
+// confirm waits until this manager's state is as new as any. It reports false
+// when ctx ends before.
+func (m *managing) confirm(ctx context.Context) bool {
+	for {
+		try, cancel := context.WithTimeout(ctx, confirmPatience)
+		err := m.store.Confirm(try)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(confirmAgain):
+		}
+	}
+}
+
+const (
+	confirmPatience = 10 * time.Second
+	confirmAgain    = 200 * time.Millisecond
+)
+
 func (m *managing) takeKeys(cluster swarm.Cluster) error {
-	if err := m.now.self.SaveTrust(cluster.Authority.Trust); err != nil {
-		return err
+	if err := m.now.self.SaveTrust(cluster.Authority.Trust); err != nil { // the node's next certificate puts it right
+		m.config.Log.Warn("roots of the cluster not taken", "err", err)
 	}
 	if err := m.now.keyring.SetCluster(cluster.SecretName); err != nil {
 		return err

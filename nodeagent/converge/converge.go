@@ -36,6 +36,7 @@ type Observed struct {
 	Exit      int
 	OOM       bool
 	Lost      bool               // it ended with the node or its shim; Exit says nothing
+	Again     bool               // its container ended with the machine: another one is made
 	Check     *swarm.Healthcheck // nil means healthy as soon as it runs
 	Health    Health
 	Left      bool     // this node's load balancers no longer name it
@@ -148,7 +149,18 @@ func (o Observed) Over() bool {
 // vanished reports whether the container ran once and is no more: the node was
 // restarted, or somebody removed it.
 func (o Observed) vanished() bool {
-	return o.Last.State.Running() && o.Container < Running
+	return o.Last.State.Running() && o.Container < Running && !o.Again
+}
+
+// Revived returns what is observed of a task whose container ended because its
+// machine did: a machine that restarts goes on with what it was last asked to
+// run. A job, and a task that did not run or is to stop, has ended with it.
+func (o Observed) Revived(want *swarm.AssignedTask) (Observed, bool) {
+	if want == nil || want.Desired != swarm.DesiredRun || want.Job || !o.Last.State.Running() || o.Container == Running {
+		return o, false
+	}
+	o.Again, o.Container, o.Lost, o.Health = true, Absent, false, Health{}
+	return o, true
 }
 
 // Unhealthy reports whether the container runs and its health check has given

@@ -15,6 +15,9 @@ func Status(want *swarm.AssignedTask, seen Observed) swarm.TaskStatus {
 		return seen.Last
 	}
 	status := derive(want, seen)
+	if seen.Again && status.State < seen.Last.State {
+		status.Message = "starts again after its machine did"
+	}
 	if status.State < seen.Last.State {
 		status.State = seen.Last.State
 	}
