@@ -39,7 +39,9 @@ func (s *Store) agreed(ctx context.Context) (uint64, error) {
 	if !known || leader.Node == s.node {
 		return 0, ErrNotLeader
 	}
-	return s.peers.ReadIndex(ctx, leader.Address)
+	asking, stop := s.whileLeads(ctx, leader.Node)
+	defer stop()
+	return s.peers.ReadIndex(asking, leader.Address)
 }
 
 // ReadIndex is the leader's end of Peers.ReadIndex: it returns the index of the

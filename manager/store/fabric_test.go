@@ -23,13 +23,14 @@ type fabric struct {
 	listeners map[string]*pipes
 	stores    map[string]*Store
 	cut       map[[2]string]bool
+	still     map[string]bool // these answer no question
 	conns     map[[2]string][]net.Conn
 }
 
 func newFabric() *fabric {
 	return &fabric{
 		listeners: map[string]*pipes{}, stores: map[string]*Store{},
-		cut: map[[2]string]bool{}, conns: map[[2]string][]net.Conn{},
+		cut: map[[2]string]bool{}, still: map[string]bool{}, conns: map[[2]string][]net.Conn{},
 	}
 }
 
@@ -62,6 +63,27 @@ func (f *fabric) store(address string) *Store {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stores[address]
+}
+
+// freeze makes a manager stand still: raft loses it, and whoever has asked it
+// something waits for its answer.
+func (f *fabric) freeze(address string) {
+	f.mu.Lock()
+	f.still[address] = true
+	f.mu.Unlock()
+	f.sever(address, true)
+}
+
+// ask returns the store at an address once it answers.
+func (f *fabric) ask(ctx context.Context, from, to string) (*Store, error) {
+	f.mu.Lock()
+	still := f.still[to]
+	f.mu.Unlock()
+	if still {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return f.reach(from, to)
 }
 
 // reach returns the store at an address if one may talk to it now.
@@ -115,8 +137,11 @@ func (p *peer) Dial(ctx context.Context, address string) (net.Conn, error) {
 
 // Forward implements Peers.
 func (p *peer) Forward(ctx context.Context, address string, entry []byte) (uint64, error) {
-	leader, err := p.fabric.reach(p.own, address)
-	if err != nil {
+	leader, err := p.fabric.ask(ctx, p.own, address)
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case err != nil:
 		return 0, fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
 	index, err := leader.Accept(ctx, entry)
@@ -128,7 +153,7 @@ func (p *peer) Forward(ctx context.Context, address string, entry []byte) (uint6
 
 // ReadIndex implements Peers.
 func (p *peer) ReadIndex(ctx context.Context, address string) (uint64, error) {
-	leader, err := p.fabric.reach(p.own, address)
+	leader, err := p.fabric.ask(ctx, p.own, address)
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -40,6 +41,36 @@ func TestAWriteIsAcceptedSoonAfterTheLeaderDied(t *testing.T) {
 }
 
 // TestAFollowerThatWasAwayDisturbsNobody: pre-vote is on.
+// TestALeaderThatStandsStillKeepsNobodyWaiting: its connections live on, so
+// nothing but the next leader tells those who asked it that they wait in vain.
+func TestALeaderThatStandsStillKeepsNobodyWaiting(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, m *managers) {
+		m.propose(0, putSource("main"))
+		leader := m.leader()
+		m.fabric.freeze(string(nodeName(leader)))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		var asked sync.WaitGroup
+		for i, s := range m.stores {
+			if i == leader {
+				continue
+			}
+			asked.Go(func() {
+				if err := s.Confirm(ctx); err != nil {
+					t.Errorf("m%d: %v", i, err)
+				}
+			})
+			asked.Go(func() {
+				node := swarm.Node{ID: nodeName(i), State: swarm.NodeReady}
+				if _, err := s.Propose(ctx, Command{PutNode: &node}); err != nil {
+					t.Errorf("m%d: %v", i, err)
+				}
+			})
+		}
+		asked.Wait()
+	})
+}
+
 func TestAFollowerThatWasAwayDisturbsNobody(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, m *managers) {
 		m.propose(0, putSource("main"))

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/gitswarm/gitswarm/swarm"
 )
 
 const leaderAsk = 20 * time.Millisecond // how often a leader is looked for while there is none
@@ -68,7 +70,9 @@ func (s *Store) attempt(ctx context.Context, c Command, entry []byte) (uint64, e
 	if !known || leader.Node == s.node {
 		return 0, ErrNotLeader
 	}
-	index, err := s.peers.Forward(ctx, leader.Address, entry)
+	asking, stop := s.whileLeads(ctx, leader.Node)
+	defer stop()
+	index, err := s.peers.Forward(asking, leader.Address, entry)
 	switch {
 	case err == nil, index > 0: // it is in the log, whatever the state said to it
 		if late := s.machine.wait(ctx, index, s.closed); late != nil {
@@ -79,6 +83,27 @@ func (s *Store) attempt(ctx context.Context, c Command, entry []byte) (uint64, e
 		return index, err
 	}
 	return index, fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// whileLeads gives a context that ends once another manager is known to lead.
+// One that stands still keeps its connections and answers nobody on them.
+func (s *Store) whileLeads(ctx context.Context, leader swarm.NodeID) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx
+		tick := time.NewTicker(leaderAsk)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if now, known := s.Leader(); known && now.Node != leader {
+				cancel()
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // Accept is the leader's end of Peers.Forward: it proposes an entry for
@@ -165,10 +190,10 @@ func (s *Store) ended(err error) error {
 func (c Command) leaders() bool { return c.Lead != nil || c.Decide != nil }
 
 // harmless reports whether the command may be applied twice, also with others
-// between: a report of what a task or a node is only moves states on, and its
-// next report is right again; a token is written once and dropped once. Not so
-// an operator's word (two restarts), a volume (given up, then forgotten), a
-// commit, or a source: those that lose their leader end as ErrUncertain.
+// between: a report of what a task, a node or a source is only moves states on,
+// and its next report is right again. Not so an operator's word (two restarts),
+// a token (dropped meanwhile), a volume (given up, then forgotten) or a commit:
+// those that lose their leader end as ErrUncertain.
 func (c Command) harmless() bool {
 	return c.ReportStatus != nil || c.PutNode != nil && c.By == "" || c.SawSource != nil
 }
