@@ -23,7 +23,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "play this seed alone, and print what happened")
-	seedsFlag = flag.Int("seeds", 12, "how many seeds to play")
+	seedsFlag = flag.Int("seeds", 0, "how many seeds to play")
 	firstFlag = flag.Uint64("first", 1, "the first of them")
 )
 
