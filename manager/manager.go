@@ -41,10 +41,17 @@ type Config struct {
 	Blobs    *blobs.Blobs     // required
 	Registry *registry.Client // required
 	Syncer   *gitsync.Syncer  // required
+	Agents   Agents           // required
 	Limits   compose.Limits   // optional
 	Grants   []swarm.Grant    // of the cluster's configuration; they replace those in the log
 	Pool     allocator.Pool   // optional
 	Log      *slog.Logger     // optional
+}
+
+// Agents are the nodes' daemons.
+type Agents interface {
+	// Upgrade asks a node about a build of the daemon, or has it install one.
+	Upgrade(context.Context, swarm.NodeID, swarm.UpgradeRequest) (swarm.UpgradeAnswer, error)
 }
 
 // Manager is one manager of a cluster. The zero value is of no use: see New.
@@ -68,6 +75,8 @@ type Manager struct {
 	unreadable map[swarm.SourceID]string // what of the newest commit can't be read
 	regranted  bool                      // the term began with other grants: stacks are judged anew
 
+	upgrading chan struct{} // of capacity 1: whoever upgrades nodes holds it
+
 	mu      sync.Mutex
 	watches map[swarm.SourceID]*watch
 	waiters map[swarm.SourceID][]waiter
@@ -89,7 +98,7 @@ func New(config Config) (*Manager, error) {
 	m := &Manager{
 		config: config, store: config.Store, blobs: config.Blobs, registry: config.Registry,
 		syncer: config.Syncer, rules: rules, contents: contents, loader: compose.Loader{Limits: config.Limits}, log: config.Log,
-		answers: make(chan gitsync.Report), orders: make(chan swarm.SourceID, 1),
+		answers: make(chan gitsync.Report), orders: make(chan swarm.SourceID, 1), upgrading: make(chan struct{}, 1),
 		watches: make(map[swarm.SourceID]*watch), waiters: make(map[swarm.SourceID][]waiter),
 	}
 	m.picture = newPicture(config.Store, m.claimsOf)

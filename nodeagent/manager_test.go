@@ -157,7 +157,7 @@ func (m *manager) Attach(stream wire.Stream[wire.DownFrame, wire.UpFrame]) error
 			heard += fmt.Sprintf(" %s %d", usage.Task, usage.Memory)
 		}
 		if up.Upgrade != nil {
-			heard += " " + up.Upgrade.Version
+			heard += " " + up.Upgrade.Version + up.Upgrade.Refused
 		}
 		if up.Exec != nil && up.Exec.Exit != nil {
 			heard += fmt.Sprintf(" exit %d", *up.Exec.Exit)

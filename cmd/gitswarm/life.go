@@ -26,9 +26,11 @@ import (
 // it runs: it begins a cluster or joins one, is promoted and demoted, leaves.
 // The loops in run follow.
 type daemon struct {
-	config daemonConfig
-	door   *api.Door
-	turn   sync.Mutex // held by whoever changes what this machine is
+	config    daemonConfig
+	door      *api.Door
+	successor *successor
+	restart   func()     // stops the daemon for the build that was installed
+	turn      sync.Mutex // held by whoever changes what this machine is
 
 	mu      sync.Mutex
 	now     membership
@@ -61,14 +63,33 @@ func (m membership) node() swarm.NodeID {
 }
 
 // runDaemon runs this machine's part of a cluster until ctx ends or a part of
-// it fails. Manager and agent meet on sockets only.
+// it fails. Where another build was installed meanwhile, this process becomes
+// that build, with the same arguments, once all has stopped.
 func runDaemon(ctx context.Context, config daemonConfig) error {
+	next, err := newSuccessor(config.Log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	err = live(ctx, config, next, func() { next.stopWithin(restartGrace, stop) })
+	if !errors.Is(context.Cause(ctx), errRestart) {
+		return err
+	}
+	if err != nil {
+		config.Log.Warn("daemon did not stop well", "err", err)
+	}
+	return next.takeOver()
+}
+
+// live is runDaemon's one build. Manager and agent meet on sockets only.
+func live(ctx context.Context, config daemonConfig, next *successor, restart func()) error {
 	unlock, err := config.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	d := &daemon{config: config, changed: make(chan struct{})}
+	d := &daemon{config: config, successor: next, restart: restart, changed: make(chan struct{})}
 	if d.now, err = d.remember(); err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func describe(links *network.Network, offer offer) swarm.NodeDescription {
 		busy, _ = links.Listening() // a machine that can't tell has none to refuse
 	}
 	return swarm.NodeDescription{
-		Hostname: hostname, OS: goruntime.GOOS, Arch: goruntime.GOARCH, Build: buildVersion().Build, BusyPorts: busy, Level: store.Level,
+		Hostname: hostname, OS: goruntime.GOOS, Arch: goruntime.GOARCH, Build: buildName(), BusyPorts: busy, Level: store.Level,
 		Labels: offer.labels, Resources: swarm.Resources{NanoCPUs: int64(goruntime.NumCPU()) * 1e9, Memory: totalMemory(), Generic: offer.generic},
 	}
 }

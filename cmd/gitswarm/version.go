@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -8,29 +9,36 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gitswarm/gitswarm/manager/api"
+	"github.com/gitswarm/gitswarm/manager/store"
 )
+
+// version is the release, written by the linker: -X main.version=v1.2.3.
+var version string
 
 // buildVersion is what this binary is: the release's tag, or the commit it was
 // built from.
 func buildVersion() api.Version {
-	version := api.Version{Version: "devel", Go: runtime.Version()}
+	built := api.Version{Version: cmp.Or(version, "devel"), Go: runtime.Version(), Level: store.Level}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return version
+		return built
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		version.Version = v
+	if v := info.Main.Version; version == "" && v != "" && v != "(devel)" {
+		built.Version = v
 	}
 	for _, setting := range info.Settings {
 		switch {
 		case setting.Key == "vcs.revision":
-			version.Build = setting.Value[:min(len(setting.Value), 12)]
+			built.Build = setting.Value[:min(len(setting.Value), 12)]
 		case setting.Key == "vcs.modified" && setting.Value == "true":
-			version.Build += "+modified"
+			built.Build += "+modified"
 		}
 	}
-	return version
+	return built
 }
+
+// buildName is this build in a word: its release, or else its commit.
+func buildName() string { return cmp.Or(version, buildVersion().Build) }
 
 func (a *app) versionCommand() *cobra.Command {
 	return a.listFlags(&cobra.Command{

@@ -63,6 +63,11 @@ func (c *cluster) form() (err error) {
 	if c.Cluster, err = shared.NewCluster(5); err != nil {
 		return err
 	}
+	return c.furnish()
+}
+
+// furnish starts the daemons of new hosts, and makes them the cluster.
+func (c *cluster) furnish() (err error) {
 	for tag, env := range map[string][]string{"v1": nil, "v2": nil} {
 		if err := c.PushApp(tag, env...); err != nil {
 			return err
@@ -109,7 +114,7 @@ func (c *cluster) settle() error {
 		}
 		h.Resume()
 	}
-	return lab.Poll(c.t.Context(), time.Minute, "five nodes are ready, three of them managers", func() bool {
+	return lab.Poll(c.t.Context(), time.Minute, "all nodes are ready, three of them managers", func() bool {
 		nodes, err := c.Hosts[0].Nodes(c.t.Context())
 		if err != nil {
 			return false

@@ -76,23 +76,25 @@ type Welcome struct {
 	Silence   time.Duration `cbor:"5,keyasint,omitempty"` // a manager that says nothing for so long is to be left; 0 means none is
 }
 
-// Open asks the agent to attach a stream: exactly one of Logs, Exec and Stats
-// is set.
+// Open asks the agent to attach a stream: exactly one of Logs, Exec, Stats and
+// Upgrade is set.
 type Open struct {
-	Stream string             `cbor:"1,keyasint,omitempty"`
-	Logs   *swarm.LogQuery    `cbor:"2,keyasint,omitempty"`
-	Exec   *swarm.ExecRequest `cbor:"3,keyasint,omitempty"`
-	Stats  []swarm.TaskID     `cbor:"4,keyasint,omitempty"`
+	Stream  string                `cbor:"1,keyasint,omitempty"`
+	Logs    *swarm.LogQuery       `cbor:"2,keyasint,omitempty"`
+	Exec    *swarm.ExecRequest    `cbor:"3,keyasint,omitempty"`
+	Stats   []swarm.TaskID        `cbor:"4,keyasint,omitempty"`
+	Upgrade *swarm.UpgradeRequest `cbor:"5,keyasint,omitempty"` // a build that does not know it answers with an empty Usage
 }
 
 // UpFrame is one message of an agent on an attached stream. Stream is set in
 // the first alone.
 type UpFrame struct {
-	Stream string           `cbor:"1,keyasint,omitempty"`
-	Lines  []swarm.LogLine  `cbor:"2,keyasint,omitempty"`
-	Exec   *swarm.ExecFrame `cbor:"3,keyasint,omitempty"`
-	Usage  []swarm.Usage    `cbor:"4,keyasint,omitempty"`
-	Error  string           `cbor:"5,keyasint,omitempty"` // why the stream ends early
+	Stream  string               `cbor:"1,keyasint,omitempty"`
+	Lines   []swarm.LogLine      `cbor:"2,keyasint,omitempty"`
+	Exec    *swarm.ExecFrame     `cbor:"3,keyasint,omitempty"`
+	Usage   []swarm.Usage        `cbor:"4,keyasint,omitempty"`
+	Error   string               `cbor:"5,keyasint,omitempty"` // why the stream ends early
+	Upgrade *swarm.UpgradeAnswer `cbor:"6,keyasint,omitempty"`
 }
 
 // DownFrame is one message of a manager on an attached stream.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,9 +51,10 @@ type (
 		Key string `json:"key" minLength:"12" maxLength:"4096" doc:"that restore asks for"`
 	}
 	upgradeBody struct {
-		Binary string   `json:"binary,omitempty" maxLength:"4096" doc:"path on each node, or URL; without it the answer is what would happen"`
-		Digest string   `json:"digest,omitempty" maxLength:"80" doc:"sha256:…, of the binary"`
+		Binary string   `json:"binary,omitempty" maxLength:"4096" pattern:"^/" doc:"path on each node; where its daemon was started from unless set"`
+		Digest string   `json:"digest,omitempty" pattern:"^sha256:[0-9a-f]{64}$" doc:"of the binary"`
 		Nodes  []string `json:"nodes,omitempty" maxItems:"10000" doc:"all unless set"`
+		Check  bool     `json:"check,omitempty" doc:"say what would happen, and no more"`
 	}
 	rebalanceBody struct {
 		Stack string `json:"stack,omitempty" maxLength:"255" doc:"every stack unless set"`
@@ -71,9 +73,12 @@ type UnlockKey struct {
 	Key string `json:"key,omitempty" doc:"empty where autolock is off"`
 }
 
-// UpgradeLine is one step of an upgrade.
+// UpgradeLine is one step of an upgrade, or its end. An answer without an end
+// is to be asked for again: the daemon that gave it was replaced, or another
+// manager goes on.
 type UpgradeLine struct {
-	Text string `json:"text"`
+	Text string `json:"text,omitempty"`
+	Done bool   `json:"done,omitempty"`
 }
 
 func (s *Server) clusterRoutes(api huma.API) {
@@ -297,7 +302,7 @@ func (s *Server) upgradeRoute(api huma.API) {
 }
 
 func (s *Server) upgrade(ctx context.Context, in *struct{ Body upgradeBody }) (*huma.StreamResponse, error) {
-	request := Upgrading{Binary: in.Body.Binary, Digest: in.Body.Digest}
+	request := Upgrading{Binary: in.Body.Binary, Digest: in.Body.Digest, Check: in.Body.Check}
 	for _, name := range in.Body.Nodes {
 		node, err := s.node(name)
 		if err != nil {
@@ -309,9 +314,12 @@ func (s *Server) upgrade(ctx context.Context, in *struct{ Body upgradeBody }) (*
 	return &huma.StreamResponse{Body: func(stream huma.Context) {
 		stream.SetHeader("Content-Type", "application/x-ndjson")
 		emit := lines(stream)
-		err := s.Upkeep.Upgrade(stream.Context(), request, who, func(line string) error { return emit(UpgradeLine{line}) })
-		if err != nil && stream.Context().Err() == nil {
-			_ = emit(Broken{failure(s.Explain(err), http.StatusConflict)}) // the client is gone if this fails
+		err := s.Upkeep.Upgrade(stream.Context(), request, who, func(line string) error { return emit(UpgradeLine{Text: line}) })
+		switch { // the client is gone if what it is told here fails
+		case err == nil:
+			_ = emit(UpgradeLine{Done: true})
+		case !errors.Is(err, ErrGoOn) && stream.Context().Err() == nil:
+			_ = emit(Broken{failure(s.Explain(err), http.StatusConflict)})
 		}
 	}}, nil
 }

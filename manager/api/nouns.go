@@ -281,6 +281,7 @@ type Version struct {
 	Version string `json:"version"`
 	Build   string `json:"build,omitempty"`
 	Go      string `json:"go"`
+	Level   int    `json:"level,omitempty" doc:"of the log's commands: what this build understands"`
 	API     string `json:"api"`
 	Cluster string `json:"cluster,omitempty"`
 	Node    string `json:"node,omitempty"`

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -115,12 +116,17 @@ type Change struct {
 	Heartbeat        *time.Duration
 }
 
-// Upgrading says which build to roll out, and how.
+// Upgrading says which build to roll out, and where.
 type Upgrading struct {
-	Binary string // path on each node, or URL; empty shows what would happen
-	Digest string // "sha256:…" of the binary
-	Nodes  []swarm.NodeID
+	Binary string         // absolute path on each node; empty means where its daemon was started from
+	Digest string         // "sha256:…" of the binary; empty means any
+	Nodes  []swarm.NodeID // empty means all
+	Check  bool           // say what would happen, and no more
 }
+
+// ErrGoOn ends an upgrade that the next leader goes on with once it is asked
+// for again.
+var ErrGoOn = errors.New("another manager leads and goes on: ask again")
 
 // Upkeep is what an operator does for a cluster as a whole.
 type Upkeep interface {
@@ -130,6 +136,7 @@ type Upkeep interface {
 	// from the one given.
 	Backup(ctx context.Context, to io.Writer, key string) error
 	// Upgrade replaces the daemons node by node and emits a line for each step.
+	// Asked for again, it goes on where it stopped. Error: ErrGoOn.
 	Upgrade(ctx context.Context, upgrading Upgrading, by string, emit func(line string) error) error
 	// Rebalance moves replicas of a stack, or of every one, to emptier nodes,
 	// one at a time. It returns the services that it concerns.

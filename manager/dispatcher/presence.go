@@ -151,6 +151,13 @@ func (r *roll) lost(now time.Time) []swarm.NodeID {
 	return lost
 }
 
+// excuse lets a node be silent until then: it said that it begins anew.
+func (r *roll) excuse(node swarm.NodeID, until time.Time) {
+	if p := r.nodes[node]; p != nil && until.After(p.heard) {
+		p.heard = until
+	}
+}
+
 // forgive gives every node and manager the time for which the judge stood
 // still, until now.
 func (r *roll) forgive(paused time.Duration, now time.Time) {

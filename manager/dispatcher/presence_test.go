@@ -117,6 +117,18 @@ func TestANodeThatComesBackIsReady(t *testing.T) {
 	}
 }
 
+func TestANodeThatBeginsAnewIsNotDownForAWhile(t *testing.T) {
+	c := newRollCall()
+	gone := c.at
+	c.silent["n1"] = from(gone)
+	c.roll.excuse("n1", time.Unix(0, 0).Add(gone+10*time.Second))
+	c.roll.excuse("n1", time.Unix(0, 0).Add(gone+time.Second)) // a shorter one takes nothing away
+	down := c.run(20 * time.Second)
+	if took := down["n1"] - gone; took < 10*time.Second || took > 13*time.Second {
+		t.Errorf("a node that was excused for 10s and did not come back was down after %s", took)
+	}
+}
+
 // Another manager lets a node in again and calls it ready at once; that it
 // speaks to this node reaches the leader a little later.
 func TestANodeThatIsCalledReadyIsNotCalledDownBeforeItsManagerSpeaksOfIt(t *testing.T) {
