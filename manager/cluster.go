@@ -78,8 +78,7 @@ func (m *Manager) SetAvailability(ctx context.Context, id swarm.NodeID, availabi
 	if node.Availability == availability {
 		return nil
 	}
-	node.Availability = availability
-	return m.propose(ctx, store.Command{By: operator(by), PutNode: &node})
+	return m.propose(ctx, store.Command{By: operator(by), PutNode: &swarm.Node{ID: id, Availability: availability}})
 }
 
 // SetRole makes a node a manager or a worker. It returns once that is agreed;
@@ -95,8 +94,7 @@ func (m *Manager) SetRole(ctx context.Context, id swarm.NodeID, role, by string)
 	if node.Role == role {
 		return nil
 	}
-	node.Role = role
-	return m.propose(ctx, store.Command{By: operator(by), PutNode: &node})
+	return m.propose(ctx, store.Command{By: operator(by), PutNode: &swarm.Node{ID: id, Role: role}})
 }
 
 func (m *Manager) mayTakeRole(node swarm.Node, role string) error {
@@ -153,8 +151,7 @@ func (m *Manager) Label(ctx context.Context, id swarm.NodeID, set map[string]str
 	if maps.Equal(labels, node.Labels) {
 		return nil
 	}
-	node.Labels = labels
-	return m.propose(ctx, store.Command{By: operator(by), PutNode: &node})
+	return m.propose(ctx, store.Command{By: operator(by), PutNode: &swarm.Node{ID: id, Labels: labels}})
 }
 
 // RemoveNode forgets a node and what ran there. Its certificate is worth

@@ -152,12 +152,14 @@ func (ch *change) putGrants(g PutGrants) error {
 }
 
 // dropVolumes gives volumes up, and forgets those that were given up before:
-// the first time the node is to remove them, the second time it has.
+// the first time the node is to remove them, the second time it has. Who speaks
+// of a volume as it is not any more is passed over: it was given up, or removed
+// and made anew, since.
 func (ch *change) dropVolumes(volumes []swarm.KeptVolume) error {
 	for _, v := range volumes {
 		kept, ok := get[swarm.KeptVolume](ch.txn, tableVolumes, volumeKey(v.ID, v.Node))
 		switch {
-		case !ok:
+		case !ok, !kept.Dropped.Equal(v.Dropped):
 			continue
 		case kept.Dropped.IsZero():
 			kept.Dropped = ch.now

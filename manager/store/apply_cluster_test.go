@@ -99,7 +99,8 @@ func TestNobodyUndoesWhatAnotherWroteOfANode(t *testing.T) {
 	l.do(
 		Command{PutNode: &swarm.Node{ID: "w1", State: swarm.NodeReady, Role: "x", Issuer: "x", Description: swarm.NodeDescription{Hostname: "one", Build: "2"}}},
 		Command{PutNode: &swarm.Node{ID: "w1", Issuer: "i2"}},
-		Command{By: "ana", PutNode: &swarm.Node{ID: "w1", Availability: swarm.NodeActive, Role: swarm.RoleManager, Issuer: "x", Labels: map[string]string{"zone": "eu"}}},
+		Command{By: "ana", PutNode: &swarm.Node{ID: "w1", Availability: swarm.NodeActive, Role: swarm.RoleManager, Issuer: "x"}},
+		Command{By: "ana", PutNode: &swarm.Node{ID: "w1", Labels: map[string]string{"zone": "eu"}}},
 		Command{PutNode: &swarm.Node{ID: "w1", State: swarm.NodeDown}},
 	)
 	node, _ := l.view().Node("w1")
@@ -108,6 +109,22 @@ func TestNobodyUndoesWhatAnotherWroteOfANode(t *testing.T) {
 	}
 	if said := texts(l.view()); !slices.Contains(said, "node one was made a manager by ana") {
 		t.Errorf("told %q", said)
+	}
+}
+
+// Two people who demote one of two managers each were both told that the other
+// stays.
+func TestTheLastManagerStaysOne(t *testing.T) {
+	l := newLog(t)
+	for _, id := range []swarm.NodeID{"m1", "m2"} {
+		l.do(Command{PutNode: &swarm.Node{ID: id, Role: swarm.RoleManager}})
+	}
+	l.do(Command{By: "ana", PutNode: &swarm.Node{ID: "m1", Role: swarm.RoleWorker}})
+	if err := l.try(Command{By: "eva", PutNode: &swarm.Node{ID: "m2", Role: swarm.RoleWorker}}); err == nil {
+		t.Error("no manager is left")
+	}
+	if node, _ := l.view().Node("m2"); node.Role != swarm.RoleManager {
+		t.Errorf("m2 is a %s", node.Role)
 	}
 }
 

@@ -129,9 +129,6 @@ func (ch *change) place(t *swarm.Task, d swarm.Desire) {
 	if d.Claims != nil {
 		t.Claims = d.Claims
 	}
-	if d.Claims != nil {
-		t.Claims = d.Claims
-	}
 	ch.placed(t)
 }
 

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/gitswarm/gitswarm/swarm"
@@ -13,11 +15,11 @@ import (
 // any certificate of it may last that was issued with the usual expiry.
 const removedFor = 2 * 365 * 24 * time.Hour
 
-// putNode writes a node. Its fields have three writers, and none undoes what
-// another wrote: a person (the command's By) writes Availability, Labels and
-// Role; the dispatcher (By is empty) State and Description; whoever issues its
-// certificates (By and State are empty) Issuer. A node that is new is written
-// whole, but one that was removed never comes back.
+// putNode writes a node. Its fields have several writers, and none undoes what
+// another wrote: a person (the command's By) writes Availability, Role, or
+// Labels, see ask; the dispatcher (By is empty) State and Description; whoever
+// issues its certificates (By and State are empty) Issuer. A node that is new
+// is written whole, but one that was removed never comes back.
 func (ch *change) putNode(node swarm.Node) error {
 	if node.ID == "" {
 		return errors.New("put node: it has no id")
@@ -33,7 +35,9 @@ func (ch *change) putNode(node swarm.Node) error {
 		ch.firstSeen(&next)
 	case ch.by != "":
 		next = old
-		next.Availability, next.Labels, next.Role = node.Availability, node.Labels, node.Role
+		if err := ch.ask(&next, node); err != nil {
+			return err
+		}
 	default:
 		next = old
 		observe(&next, node)
@@ -45,6 +49,28 @@ func (ch *change) putNode(node swarm.Node) error {
 	ch.nodeEvents(old, next)
 	ch.marks.node(node.ID)
 	return nil
+}
+
+// ask writes what a person wants of a node, and nothing that is not said: two
+// people who want different things at the same time both get theirs. Where
+// nothing is said, the node is to have no labels. The last manager stays one,
+// whatever was agreed meanwhile.
+func (ch *change) ask(next *swarm.Node, asked swarm.Node) error {
+	if asked.Labels != nil || asked.Availability == "" && asked.Role == "" {
+		next.Labels = asked.Labels
+	}
+	if asked.Role == swarm.RoleWorker && next.Role == swarm.RoleManager && !ch.manages(next.ID) {
+		return fmt.Errorf("make node %q a worker: it is the last manager: promote another node first", next.ID)
+	}
+	next.Availability, next.Role = cmp.Or(asked.Availability, next.Availability), cmp.Or(asked.Role, next.Role)
+	return nil
+}
+
+// manages reports whether there is a manager other than that node.
+func (ch *change) manages(other swarm.NodeID) bool {
+	return slices.ContainsFunc(list[swarm.Node](ch.txn, tableNodes, byID), func(n swarm.Node) bool {
+		return n.ID != other && n.Role == swarm.RoleManager
+	})
 }
 
 // observe writes what is seen of a node, not asked of it.

@@ -448,9 +448,10 @@ func TestOperatorAndDispatcherDoNotUndoEachOthersWordOnANode(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 	stale := first
-	drained := first
-	drained.Availability, drained.Labels, drained.State = swarm.NodeDrained, map[string]string{"zone": "eu"}, swarm.NodeDown
-	l.do(Command{By: "ana", PutNode: &drained})
+	l.do(
+		Command{By: "ana", PutNode: &swarm.Node{ID: "n1", Availability: swarm.NodeDrained, State: swarm.NodeDown}},
+		Command{By: "eva", PutNode: &swarm.Node{ID: "n1", Labels: map[string]string{"zone": "eu"}}}, // of whatever she has seen
+	)
 	stale.State = swarm.NodeDown
 	l.do(Command{PutNode: &stale})
 
@@ -475,11 +476,19 @@ func TestADroppedVolumeIsKnownUntilItsNodeHasRemovedIt(t *testing.T) {
 		t.Errorf("%+v", kept)
 	}
 	wantTouched(t, l.last, Touched{Nodes: []swarm.NodeID{"n1"}})
-	l.do(drop)
+	l.do(drop) // said twice
+	gone := Command{DropVolumes: l.view().Volumes()}
+	l.do(gone)
 	if kept := l.view().Volumes(); len(kept) != 0 {
 		t.Errorf("%+v", kept)
 	}
-	l.do(drop)
+
+	anew := l.decide(swarm.Decision{})
+	anew.Decide.Volumes = []swarm.KeptVolume{volume}
+	l.do(gone, anew, gone) // a report of the removal came late
+	if kept := l.view().Volumes(); len(kept) != 1 || !kept[0].Dropped.IsZero() {
+		t.Errorf("the new volume is %+v", kept)
+	}
 }
 
 func TestANewLeaderOpensMonitorWindowsAnewAndVoidsOldDecisions(t *testing.T) {

@@ -18,10 +18,10 @@ type Command struct {
 	AcceptStacks *AcceptStacks      `cbor:"13,keyasint,omitempty"` // gitsync
 	Decide       *Decide            `cbor:"14,keyasint,omitempty"` // reconciler, allocator, scheduler
 	ReportStatus *ReportStatus      `cbor:"15,keyasint,omitempty"` // agents
-	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // By set: an operator's Availability, Labels, Role; else the dispatcher's State, Description, or with no State the Issuer
+	PutNode      *swarm.Node        `cbor:"16,keyasint,omitempty"` // By set: an operator's Availability, Role, Labels, as far as they are set (none: no labels); else the dispatcher's State, Description, or with no State the Issuer
 	Operate      *Operate           `cbor:"17,keyasint,omitempty"` // operator
 	PutGrants    *PutGrants         `cbor:"18,keyasint,omitempty"` // operator
-	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time; once more when the node has removed them
+	DropVolumes  []swarm.KeptVolume `cbor:"19,keyasint,omitempty"` // operator, or time; once more, with Dropped, when the node has removed them
 	Lead         *Lead              `cbor:"20,keyasint,omitempty"` // a new leader begins
 	PutCluster   *swarm.Cluster     `cbor:"21,keyasint,omitempty"` // operator; its Version is the one it was made from
 	RemoveNode   *swarm.NodeID      `cbor:"22,keyasint,omitempty"` // operator; the node's certificate is worth nothing from then on
