@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -14,6 +15,8 @@ import (
 // allocateNetworks gives the networks of the stack's contents what they lack,
 // and returns why some have not become what the stack wants.
 func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stacks []*swarm.Stack, decide *store.Decide) (problems []string) {
+	cluster, _ := view.Cluster()
+	pool := poolOf(cluster.Settings, m.config.Pool)
 	seen := make(map[swarm.NetworkID]bool)
 	for _, stack := range stacks {
 		for _, network := range stack.Networks {
@@ -27,7 +30,7 @@ func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stack
 			if !known {
 				others = append(view.Networks(), decide.Networks...)
 			}
-			given, err := allocator.Network(id, network, others, m.config.Pool)
+			given, err := allocator.Network(id, network, others, pool)
 			if err != nil {
 				problems = append(problems, err.Error())
 			} else if given != had {
@@ -36,6 +39,21 @@ func (m *Manager) allocateNetworks(view *store.View, name swarm.StackName, stack
 		}
 	}
 	return problems
+}
+
+// poolOf is the cluster's address pool, or where it has none the one that this
+// manager was told of.
+func poolOf(settings swarm.ClusterSettings, own allocator.Pool) allocator.Pool {
+	var bases []netip.Prefix
+	for _, text := range settings.AddressPool {
+		if base, err := netip.ParsePrefix(text); err == nil { // the control API let no other in
+			bases = append(bases, base)
+		}
+	}
+	if len(bases) > 0 {
+		own.Bases = bases
+	}
+	return own
 }
 
 // allocateEndpoints gives each service of the target its virtual addresses and

@@ -30,9 +30,11 @@ func (m *Manager) look(ctx context.Context, view *store.View, name swarm.StackNa
 	if record.Removing {
 		accepted = nil
 	}
+	cluster, _ := view.Cluster()
 	sight := reconciler.View{
 		Record: record, Accepted: accepted, Healthy: healthy,
 		Tasks: view.Tasks(name), Nodes: m.picture.allNodes(), Chance: chance(),
+		History: cluster.Settings.TaskHistory,
 	}
 	if record.Rebalance || rebalances(healthy) {
 		sight.Load = m.picture.load()

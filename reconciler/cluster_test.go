@@ -34,6 +34,7 @@ type cluster struct {
 	tight     map[swarm.NodeID]bool   // nodes without room for one more task
 	volumes   map[string]swarm.NodeID // where each volume lies
 	others    map[swarm.NodeID]int    // tasks of other stacks
+	history   int                     // ended tasks to keep for a slot
 	askAt     time.Time
 	steps     int
 	out       strings.Builder
@@ -86,7 +87,7 @@ func digest(stack *swarm.Stack) swarm.Digest { return swarm.Digest(fmt.Sprintf("
 func (c *cluster) view() View {
 	view := View{
 		Record: c.record, Accepted: c.contents[c.record.Accepted.Content], Healthy: c.contents[c.record.Healthy.Content],
-		Obstacles: c.obstacles, Chance: uint64(c.steps), Load: maps.Clone(c.others),
+		Obstacles: c.obstacles, Chance: uint64(c.steps), Load: maps.Clone(c.others), History: c.history,
 	}
 	if c.record.Removing {
 		view.Accepted = nil

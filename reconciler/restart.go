@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -129,9 +130,9 @@ func (s *step) forget() {
 }
 
 func (s *step) forgetSeat(sv *service, st *seat) {
-	limit := historyLimit
+	limit := cmp.Or(s.view.History, historyLimit)
 	if !s.rollout.Phase.Ended() {
-		limit = rolloutLimit
+		limit = max(limit, rolloutLimit)
 	}
 	for _, def := range []*swarm.Service{sv.from, sv.to} {
 		if def != nil {

@@ -160,6 +160,8 @@ func (s *story) do(t *testing.T, verb, rest string) {
 	case "others": // tasks of other stacks on a node
 		node, number, _ := strings.Cut(rest, "=")
 		c.others[swarm.NodeID(node)] = atoi(t, number)
+	case "history": // ended tasks to keep for a slot
+		c.history = atoi(t, rest)
 	case "rebalance":
 		c.record.Rebalance = true
 		s.changed()

@@ -26,6 +26,8 @@ type View struct {
 	// Load is how many tasks of all stacks stay on each node; nil where nobody
 	// counted. Only a rebalance looks at it.
 	Load map[swarm.NodeID]int
+
+	History int // ended tasks kept for a slot; 5 unless set
 }
 
 const (
@@ -34,8 +36,8 @@ const (
 	defaultGrace    = 10 * time.Second
 	defaultDeadline = 10 * time.Minute
 	environmentWait = 5 * time.Minute // between two rollouts of content that the environment failed
-	historyLimit    = 5               // ended tasks kept for a slot
-	rolloutLimit    = 10              // the same while a rollout runs
+	historyLimit    = 5               // View.History unless set
+	rolloutLimit    = 10              // ended tasks kept for a slot while a rollout runs, at least
 	attemptsLimit   = 100             // ended tasks kept for a slot, whatever max_attempts asks
 	replicasLimit   = 100_000         // a record that asks for more is corrupt
 )

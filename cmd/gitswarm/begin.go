@@ -21,7 +21,6 @@ type beginFlags struct {
 	taskHistory        int
 	snapshotInterval   uint64
 	addressPool        []string
-	dataPort           uint16
 }
 
 func (f *beginFlags) add(cmd *cobra.Command) {
@@ -34,14 +33,13 @@ func (f *beginFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&f.taskHistory, "task-history", 0, "ended tasks kept for each slot (5 unless set)")
 	flags.Uint64Var(&f.snapshotInterval, "snapshot-interval", 0, "log entries between snapshots (4096 unless set)")
 	flags.StringSliceVar(&f.addressPool, "address-pool", nil, "addresses that networks get their subnets from, CIDR")
-	flags.Uint16Var(&f.dataPort, "data-port", 0, "UDP port of containers' traffic between machines (4789 unless set)")
 }
 
 // given names a flag of a cluster's beginning that was set.
 func (f *beginFlags) given(cmd *cobra.Command) string {
 	for _, name := range []string{
-		"advertise", "listen", "data-path", "autolock", "force-new-cluster", "cert-expiry", "heartbeat", "task-history",
-		"snapshot-interval", "address-pool", "data-port",
+		"advertise", "listen", "data-path", "autolock", "cert-expiry", "heartbeat", "task-history",
+		"snapshot-interval", "address-pool", "force-new-cluster",
 	} {
 		if cmd.Flags().Changed(name) {
 			return name
@@ -53,7 +51,7 @@ func (f *beginFlags) given(cmd *cobra.Command) string {
 func (f *beginFlags) request() api.BeginRequest {
 	request := api.BeginRequest{
 		Reach: f.reach(), Autolock: f.autolock, ForceNew: f.forceNew, TaskHistory: f.taskHistory,
-		SnapshotInterval: f.snapshotInterval, AddressPool: f.addressPool, DataPort: f.dataPort,
+		SnapshotInterval: f.snapshotInterval, AddressPool: f.addressPool,
 	}
 	if f.certExpiry > 0 {
 		request.CertExpiry = f.certExpiry.String()
@@ -77,6 +75,8 @@ func (a *app) begin(ctx context.Context, cmd *cobra.Command, flags beginFlags, r
 	}
 	set := flags.given(cmd)
 	switch {
+	case flags.forceNew && set != "force-new-cluster":
+		return nil, fmt.Errorf("init: --force-new-cluster goes on with what the cluster has, --%s is for a new one", set)
 	case place.Membership == "none" && flags.forceNew:
 		return nil, errors.New("init: this machine has no state of a cluster to go on with (gitswarm restore begins again from a backup)")
 	case place.Membership == "none" || flags.forceNew:

@@ -57,7 +57,6 @@ func (a *app) writeCluster(cluster api.Cluster) {
 		{"snapshot interval", fmt.Sprintf("%d log entries", cluster.SnapshotInterval)},
 		{"heartbeat", cluster.Heartbeat},
 		{"address pool", pool},
-		{"data port", fmt.Sprintf("%d/udp", cluster.DataPort)},
 	} {
 		fmt.Fprintf(a.stdout, "%-18s  %s\n", line[0], line[1])
 	}

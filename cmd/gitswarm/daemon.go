@@ -63,7 +63,7 @@ func (a *app) daemonCommand() *cobra.Command {
 	f.StringVar(&flags.config, "config", defaultConfigFile, "configuration file")
 	f.StringVar(&flags.containerd, "containerd", "", "socket of the host's own containerd (one is embedded)")
 	f.StringVar(&flags.registry, "registry-config", "", "docker-style config.json with registry credentials")
-	f.StringSliceVar(&flags.pools, "address-pool", nil, "addresses that networks get their subnets from, CIDR")
+	f.StringSliceVar(&flags.pools, "address-pool", nil, "addresses that networks get their subnets from, CIDR, where the cluster has none of its own")
 	f.StringVar(&flags.listen, "listen", "", "host:port for other machines, where this one is a manager (0.0.0.0:2377 unless set)")
 	f.StringVar(&flags.advertise, "advertise", "", "host[:port] that other machines dial (the address of the default route unless set)")
 	f.StringVar(&flags.dataPath, "data-path", "", "address for containers' traffic between machines (--advertise's unless set)")

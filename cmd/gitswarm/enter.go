@@ -261,7 +261,7 @@ func (d *daemon) Unlock(ctx context.Context, text, _ string) error {
 	now, _ := d.membership()
 	keyring, err := seal.Open(d.config.keysFile(), key)
 	if err != nil {
-		return fmt.Errorf("unlock: %w", err)
+		return fmt.Errorf("unlock: %w (if the key was rotated while this manager was off, the one of that time opens it)", err)
 	}
 	if now, err = d.belong(now.place, keyring); err != nil {
 		return fmt.Errorf("unlock: %w", err)

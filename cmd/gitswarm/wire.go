@@ -123,11 +123,7 @@ func (c daemonConfig) nodeID() (swarm.NodeID, error) {
 func (c daemonConfig) agentSocket() string { return filepath.Join(c.RunDir, "agents.sock") }
 
 func (c daemonConfig) pool() allocator.Pool {
-	pool := allocator.Pool{Avoid: hostRoutes()}
-	if len(c.AddressPool) > 0 {
-		pool.Base = c.AddressPool[0]
-	}
-	return pool
+	return allocator.Pool{Bases: c.AddressPool, Avoid: hostRoutes()}
 }
 
 // openKeyring opens the manager's keys, or makes them on the first start.

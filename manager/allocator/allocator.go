@@ -24,14 +24,14 @@ const (
 
 // Pool is where subnets come from.
 type Pool struct {
-	Base  netip.Prefix   // 10.0.0.0/8 unless set
+	Bases []netip.Prefix // looked through in this order; 10.0.0.0/8 unless set
 	Bits  int            // size of each subnet; 24 unless set
 	Avoid []netip.Prefix // routes of the nodes, which no network may shadow
 }
 
 func (p Pool) defaults() Pool {
-	if !p.Base.IsValid() {
-		p.Base = netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), 8)
+	if len(p.Bases) == 0 {
+		p.Bases = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), 8)}
 	}
 	if p.Bits == 0 {
 		p.Bits = 24
@@ -122,18 +122,25 @@ func subnetFor(id swarm.NetworkID, want swarm.Network, have []swarm.AllocatedNet
 		return asked, nil
 	}
 
-	candidate := netip.PrefixFrom(pool.Base.Masked().Addr(), pool.Bits)
-	for pool.Base.Contains(candidate.Addr()) {
-		other, overlaps := overlapping(candidate, taken)
-		if !overlaps {
-			return candidate, nil
-		}
-		candidate = after(candidate, other)
-		if !candidate.IsValid() {
-			break
+	for _, base := range pool.Bases {
+		if subnet, found := freeIn(base, pool.Bits, taken); found {
+			return subnet, nil
 		}
 	}
-	return candidate, fmt.Errorf("allocate network %s: the address pool %s has no free /%d; start the daemon with a larger --address-pool", id, pool.Base, pool.Bits)
+	return netip.Prefix{}, fmt.Errorf("allocate network %s: the address pool %v has no free /%d; begin the cluster with a larger --address-pool", id, pool.Bases, pool.Bits)
+}
+
+// freeIn returns the first subnet within base that overlaps nothing.
+func freeIn(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
+	candidate := netip.PrefixFrom(base.Masked().Addr(), bits)
+	for candidate.IsValid() && base.Contains(candidate.Addr()) {
+		other, overlaps := overlapping(candidate, taken)
+		if !overlaps {
+			return candidate, true
+		}
+		candidate = after(candidate, other)
+	}
+	return netip.Prefix{}, false
 }
 
 func overlapping(p netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {

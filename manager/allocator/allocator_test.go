@@ -15,7 +15,7 @@ import (
 func TestNetworksNeverOverlapEachOtherOrTheNodesRoutes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pool := allocator.Pool{
-			Base:  netip.MustParsePrefix("10.0.0.0/16"),
+			Bases: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
 			Bits:  rapid.IntRange(18, 24).Draw(t, "bits"),
 			Avoid: []netip.Prefix{netip.MustParsePrefix("10.0.3.0/25"), netip.MustParsePrefix("10.0.64.0/18")},
 		}
@@ -43,6 +43,21 @@ func TestNetworksNeverOverlapEachOtherOrTheNodesRoutes(t *testing.T) {
 			have = append(have, given)
 		}
 	})
+}
+
+func TestNetworksGoOnInTheNextPool(t *testing.T) {
+	pool := allocator.Pool{Bases: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("10.7.0.0/24")}}
+	first, err := allocator.Network("shop/a", swarm.Network{}, nil, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := allocator.Network("shop/b", swarm.Network{}, []swarm.AllocatedNetwork{first}, pool)
+	if err != nil || first.Subnet != "10.1.0.0/24" || second.Subnet != "10.7.0.0/24" {
+		t.Errorf("got %s, then %s, %v", first.Subnet, second.Subnet, err)
+	}
+	if third, err := allocator.Network("shop/c", swarm.Network{}, []swarm.AllocatedNetwork{first, second}, pool); err == nil {
+		t.Errorf("got %s of pools that are full", third.Subnet)
+	}
 }
 
 func TestANetworkKeepsItsSubnetAndRefusesAnother(t *testing.T) {

@@ -28,7 +28,6 @@ type Cluster struct {
 	SnapshotInterval uint64   `json:"snapshotInterval" doc:"log entries"`
 	Heartbeat        string   `json:"heartbeat"`
 	AddressPool      []string `json:"addressPool,omitempty" doc:"the built-in one unless set"`
-	DataPort         uint16   `json:"dataPort"`
 	Pins             []string `json:"pins,omitempty" doc:"of the roots that are trusted; two while a rotation is under way"`
 }
 
@@ -106,7 +105,7 @@ func (s *Server) getCluster(context.Context, *none) (*body[Cluster], error) {
 	view := Cluster{
 		ID: cluster.ID, Autolock: cluster.UnlockKey != nil, CertExpiry: settings.CertExpiry.String(),
 		TaskHistory: settings.TaskHistory, SnapshotInterval: settings.SnapshotInterval, Heartbeat: settings.Heartbeat.String(),
-		AddressPool: settings.AddressPool, DataPort: settings.DataPort, Pins: pins(cluster.Authority.Trust),
+		AddressPool: settings.AddressPool, Pins: pins(cluster.Authority.Trust),
 	}
 	for _, node := range s.View().Nodes() {
 		view.Nodes++
@@ -120,6 +119,7 @@ func (s *Server) getCluster(context.Context, *none) (*body[Cluster], error) {
 // Bounds of settings.
 const (
 	shortestExpiry    = time.Hour
+	smallestPool      = 24 // bits: one subnet
 	shortestHeartbeat = 100 * time.Millisecond
 	longestHeartbeat  = time.Minute
 )
@@ -134,8 +134,8 @@ func checkSettings(settings swarm.ClusterSettings, expiry, heartbeat string) (sw
 		return settings, err
 	}
 	for _, pool := range settings.AddressPool {
-		if _, err := netip.ParsePrefix(pool); err != nil {
-			return settings, Invalid(fmt.Sprintf("address pool %q is no CIDR", pool), "write it as 10.128.0.0/9")
+		if prefix, err := netip.ParsePrefix(pool); err != nil || !prefix.Addr().Is4() || prefix.Bits() > smallestPool {
+			return settings, Invalid(fmt.Sprintf("address pool %q is no IPv4 CIDR of /%d or larger", pool, smallestPool), "write it as 10.128.0.0/9")
 		}
 	}
 	return settings, nil

@@ -98,7 +98,6 @@ type BeginRequest struct {
 	SnapshotInterval uint64   `json:"snapshotInterval,omitempty" maximum:"10000000" doc:"log entries"`
 	Heartbeat        string   `json:"heartbeat,omitempty" maxLength:"32" doc:"as 800ms"`
 	AddressPool      []string `json:"addressPool,omitempty" maxItems:"16" doc:"CIDR"`
-	DataPort         uint16   `json:"dataPort,omitempty" doc:"UDP, of containers' traffic"`
 }
 
 // Beginner is what a cluster that began tells.
@@ -167,7 +166,7 @@ func (s *Server) begin(ctx context.Context, in *struct{ Body BeginRequest }) (*b
 	}
 	r := in.Body
 	settings, err := checkSettings(swarm.ClusterSettings{
-		TaskHistory: r.TaskHistory, SnapshotInterval: r.SnapshotInterval, AddressPool: r.AddressPool, DataPort: r.DataPort,
+		TaskHistory: r.TaskHistory, SnapshotInterval: r.SnapshotInterval, AddressPool: r.AddressPool,
 	}, r.CertExpiry, r.Heartbeat)
 	if err != nil {
 		return nil, err
