@@ -11,8 +11,14 @@ import (
 const (
 	messageTimeout = 3 * time.Second // for an answer of another manager; longer for snapshots, by their size
 	pooledStreams  = 3               // connections to each manager that wait to be used again
+	oneAtATime     = 1               // messages with entries under way to one manager: see below
 	reachableFor   = time.Second     // since the last answer; heartbeats go out every 70 to 140 ms
 )
+
+// With more than one message under way, raft 1.8.0 pipelines them, and hangs
+// when the other manager refuses one because its disk failed: that manager then
+// gets heartbeats and never an entry again, and Close of this one never ends.
+// https://github.com/hashicorp/raft/issues/612
 
 // transport is raft's way to other managers. It remembers what they answered
 // last.
@@ -34,7 +40,7 @@ func newTransport(peers Peers, address, incarnation string, logger hclog.Logger)
 	s := newStreams(peers, address, incarnation)
 	return &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: s, MaxPool: pooledStreams, Timeout: messageTimeout, Logger: logger,
+			Stream: s, MaxPool: pooledStreams, Timeout: messageTimeout, Logger: logger, MaxRPCsInFlight: oneAtATime,
 		}),
 		streams: s,
 		answers: map[raft.ServerAddress]answer{},
