@@ -37,7 +37,7 @@ var (
 const MaxSize = 1 << 30
 
 // Peer is another manager's Blobs. Both calls concern what lies there alone;
-// *Blobs is one.
+// *Blobs is one. Peers are compared by ==: one manager's are equal.
 type Peer interface {
 	PutBlob(ctx context.Context, digest swarm.Digest, data []byte) error
 	GetBlob(ctx context.Context, digest swarm.Digest) ([]byte, error)
@@ -151,7 +151,7 @@ func (b *Blobs) put(ctx context.Context, digest swarm.Digest, data []byte) error
 		return fmt.Errorf("put blob %s: %w", digest, err)
 	}
 	peers := b.peers()
-	if b.settled.has(digest, len(peers), time.Now()) {
+	if b.settled.has(digest, peers, time.Now()) {
 		peers = nil
 	}
 
@@ -167,7 +167,7 @@ func (b *Blobs) put(ctx context.Context, digest swarm.Digest, data []byte) error
 	if err := b.awaitMajority(ctx, sent); err != nil {
 		return fmt.Errorf("put blob %s: %w", digest, err)
 	}
-	b.settled.note(digest, len(peers), time.Now())
+	b.settled.note(digest, peers, time.Now())
 	return nil
 }
 

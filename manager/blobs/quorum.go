@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,21 +125,21 @@ func (b *budget) give(bytes int64) {
 // again is cheap.
 type settled struct {
 	mu    sync.Mutex
-	peers int // that there were; another number voids all
+	peers []Peer // that there were; others void all
 	when  map[swarm.Digest]time.Time
 }
 
-func (s *settled) has(digest swarm.Digest, peers int, now time.Time) bool {
+func (s *settled) has(digest swarm.Digest, peers []Peer, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	when, ok := s.when[digest]
-	return ok && s.peers == peers && now.Sub(when) < settledFor
+	return ok && slices.Equal(s.peers, peers) && now.Sub(when) < settledFor
 }
 
-func (s *settled) note(digest swarm.Digest, peers int, now time.Time) {
+func (s *settled) note(digest swarm.Digest, peers []Peer, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.peers != peers || s.when == nil || len(s.when) >= maxSettled {
+	if !slices.Equal(s.peers, peers) || s.when == nil || len(s.when) >= maxSettled {
 		s.peers, s.when = peers, make(map[swarm.Digest]time.Time)
 	}
 	s.when[digest] = now

@@ -207,6 +207,31 @@ func TestWhatIsPutAgainGoesToOthersOnlyBeforeTheyCouldSweepIt(t *testing.T) {
 	})
 }
 
+func TestWhatIsPutAgainGoesToManagersThatTookTheOthersPlaces(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 5)
+	var voters []blobs.Peer
+	b, err := blobs.New(blobs.Config{Dir: t.TempDir(), Keyring: g.keys[0], Peers: func() []blobs.Peer { return voters }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	put := func() swarm.Digest {
+		digest, err := b.Put(t.Context(), []byte("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return digest
+	}
+	voters = []blobs.Peer{g.links[1], g.links[2]}
+	put()
+	voters = []blobs.Peer{g.links[3], g.links[4]} // nothing was put while there were fewer
+	digest := put()
+	if here := g.here(digest); !strings.Contains(here, "m3") && !strings.Contains(here, "m4") {
+		t.Errorf("of the managers that there are, this one alone has it: others are %q", here)
+	}
+}
+
 func TestSlowManagersHoldBoundedMemory(t *testing.T) {
 	t.Parallel() // most of it waits for the disk
 	g := newGroup(t, 3)
