@@ -166,6 +166,7 @@ func clearNode(ctx context.Context, config daemonConfig) error {
 	if err != nil {
 		return err
 	}
+	defer links.Close()
 	found, err := containers.List(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("list containers: %w", err), containers.Close())

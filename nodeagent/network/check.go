@@ -87,6 +87,7 @@ func (n *Network) Close() {
 		r.close()
 		delete(n.resolvers, name)
 	}
+	_ = n.home.Close() // nil where there is none; nothing was written
 }
 
 // Destroy removes every trace of this Network from the host: namespaces,

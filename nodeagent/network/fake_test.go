@@ -94,7 +94,7 @@ func newFakeNetwork(t *testing.T, k *fake) *Network {
 	return &Network{
 		options: Options{Dir: t.TempDir(), Prefix: "gs", MTU: 1500}, names: names{"gs"}, kernel: k, log: discard(),
 		listen: func(string, ports, *zone) (resolver, error) { return fakeResolver{}, nil },
-		upward: newUpstream(ownNamespace), have: world{"": newSpace()}, doubt: map[string]bool{}, resolvers: map[string]resolver{},
+		upward: newUpstream(""), have: world{"": newSpace()}, doubt: map[string]bool{}, resolvers: map[string]resolver{},
 	}
 }
 

@@ -16,8 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownNamespace is the one that this process was started in.
-const ownNamespace = "/proc/self/ns/net"
+// ownNamespace opens the one that this process was started in. /proc/self is no
+// name for it: that is the main thread's, which is in a container's namespace
+// whenever the scheduler has it do something there.
+func ownNamespace() (*os.File, string, error) {
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, "", fmt.Errorf("open the host's namespace: %w", err)
+	}
+	return file, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), nil
+}
 
 // path is the file that a namespace is mounted on.
 func (k *linux) path(name string) string {

@@ -40,6 +40,7 @@ const parallel = 16
 
 // Network is the network of a node.
 type Network struct {
+	home    *os.File // keeps Options.HostNetNS good, where that is this process's own
 	options Options
 	names   names
 	kernel  kernel
@@ -70,7 +71,7 @@ type ports struct{ udp, tcp uint16 }
 // Open takes over what an earlier run left in the kernel. It changes nothing
 // of it; the first Set does.
 func Open(ctx context.Context, o Options) (*Network, error) {
-	o.Prefix, o.HostNetNS = cmp.Or(o.Prefix, "gs"), cmp.Or(o.HostNetNS, ownNamespace)
+	o.Prefix = cmp.Or(o.Prefix, "gs")
 	if !prefixPattern.MatchString(o.Prefix) {
 		return nil, fmt.Errorf("open network: prefix %q is not one to four of a-z and 0-9, a letter first", o.Prefix)
 	}
@@ -80,12 +81,20 @@ func Open(ctx context.Context, o Options) (*Network, error) {
 		}
 	}
 
-	n := &Network{options: o, names: names{o.Prefix}, log: o.Log, have: world{}, doubt: map[string]bool{}, resolvers: map[string]resolver{}}
+	upward := newUpstream(o.HostNetNS)
+	var home *os.File
+	if o.HostNetNS == "" {
+		var err error
+		if home, o.HostNetNS, err = ownNamespace(); err != nil {
+			return nil, fmt.Errorf("open network: %w", err)
+		}
+	}
+	n := &Network{home: home, options: o, names: names{o.Prefix}, log: o.Log, have: world{}, doubt: map[string]bool{}, resolvers: map[string]resolver{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	k := &linux{names: n.names, host: o.HostNetNS, dir: filepath.Join(o.RunDir, "netns"), tables: map[string]seen{}}
-	n.kernel, n.upward = k, newUpstream(k.host)
+	n.kernel, n.upward = k, upward
 	n.listen = func(path string, prefer ports, z *zone) (resolver, error) {
 		return listen(path, prefer, z, n.upward)
 	}

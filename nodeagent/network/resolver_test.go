@@ -305,7 +305,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		f.Add(packed)
 	}
-	l := &listener{upward: newUpstream(ownNamespace), forwards: make(chan struct{}, 1)}
+	l := &listener{upward: newUpstream(""), forwards: make(chan struct{}, 1)}
 	l.zone.Store(z)
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		q := new(dns.Msg)

@@ -45,13 +45,7 @@ type cached struct {
 	ttl   time.Duration
 }
 
-func newUpstream(host string) *upstream {
-	u := &upstream{host: host, cache: map[string]cached{}}
-	if host == ownNamespace {
-		u.host = ""
-	}
-	return u
-}
+func newUpstream(host string) *upstream { return &upstream{host: host, cache: map[string]cached{}} }
 
 // use sets the resolvers; none means those of /etc/resolv.conf.
 func (u *upstream) use(servers []string) {
