@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gitswarm/gitswarm/internal/codec"
 	"github.com/gitswarm/gitswarm/internal/wire"
 	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/swarm"
@@ -33,6 +34,9 @@ func (d *Dispatcher) hear(ctx context.Context, s *session, stream agentStream) e
 			return errReplaced
 		}
 		if m.Describe != nil {
+			if err := fits(*m.Describe); err != nil {
+				return err
+			}
 			node := swarm.Node{ID: s.node, Description: *m.Describe}
 			if err := d.putNode(ctx, node); err != nil {
 				return err
@@ -89,11 +93,28 @@ func (d *Dispatcher) takeRemoved(view *store.View, node swarm.NodeID, removed []
 	}
 }
 
-// maxMessage bounds what a status says, in bytes.
-const maxMessage = 4 << 10
+// What one node says ends up in the log with what others say: in bytes, a
+// status' words and, encoded, a node's description.
+const (
+	maxMessage     = 4 << 10
+	maxDescription = 256 << 10
+)
 
-// bounded leaves out what is not the agent's to say: times, and what drained.
+// fits refuses a description that is too large for the log.
+func fits(d swarm.NodeDescription) error {
+	data, err := codec.Encode(d)
+	if err == nil && len(data) > maxDescription {
+		err = fmt.Errorf("the node describes itself in %d bytes, more than %d", len(data), maxDescription)
+	}
+	return err
+}
+
+// bounded leaves out what is not the agent's to say: times, what drained, and
+// who is to blame if that is nobody we know.
 func bounded(s swarm.TaskStatus) swarm.TaskStatus {
+	if s.Cause != swarm.CauseContent && s.Cause != swarm.CauseEnvironment {
+		s.Cause = ""
+	}
 	return swarm.TaskStatus{
 		State: s.State, Exit: s.Exit, Message: strings.ToValidUTF8(s.Message[:min(len(s.Message), maxMessage)], "?"),
 		Cause: s.Cause, Pulled: s.Pulled, OOM: s.OOM,

@@ -133,6 +133,9 @@ func (d *Dispatcher) admit(ctx context.Context, s *session, hello wire.Hello) er
 	if err := d.authorize(ctx, hello.Node); err != nil {
 		return err
 	}
+	if err := fits(hello.Description); err != nil {
+		return err
+	}
 	if err := d.awaitContact(ctx); err != nil {
 		return err
 	}
