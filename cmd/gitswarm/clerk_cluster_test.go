@@ -113,10 +113,15 @@ func (c *clerk) Backup(_ context.Context, to io.Writer, key string) error {
 }
 
 func (c *clerk) Upgrade(_ context.Context, upgrading api.Upgrading, _ string, emit func(string) error) error {
-	if upgrading.Binary == "/skips" {
+	switch {
+	case upgrading.Binary == "/skips":
 		return api.Conflict("v0.5 skips v0.4", "upgrade to v0.4 first")
+	case upgrading.Check:
+		return emit("w1 would get v0.5")
+	case !c.handedOver.Swap(true):
+		return errors.Join(emit("w2 runs v0.5"), emit("w1 hands over"), api.ErrGoOn)
 	}
-	return errors.Join(emit("w1: ready with "+upgrading.Binary), emit("every node is upgraded"))
+	return errors.Join(emit("w2 runs v0.5"), emit("w1 runs v0.5"))
 }
 
 func (c *clerk) Rebalance(_ context.Context, stack swarm.StackName, _ string) ([]swarm.ServiceID, error) {

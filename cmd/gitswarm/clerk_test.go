@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gitswarm/gitswarm/manager/api"
@@ -20,7 +21,10 @@ import (
 
 // clerk is what stands behind the API in a world: it proposes what operators
 // ask, as the manager does, and its containers are processes of this machine.
-type clerk struct{ *world }
+type clerk struct {
+	*world
+	handedOver atomic.Bool // in the middle of an upgrade
+}
 
 func (c *clerk) AddSource(_ context.Context, source api.NewSource, by string) (swarm.SourceID, error) {
 	if source.Credential.Password == "" && source.URL == "https://private.example/stacks.git" {

@@ -100,7 +100,7 @@ func TestFollowedEventsComeAsTheyHappen(t *testing.T) {
 	lines := bufio.NewReader(out)
 	read(t, lines, "b81e004 became healthy")
 	why := "sale"
-	must(t, (&clerk{w}).Suspend(ctx, "shop", why, "ana"))
+	must(t, (&clerk{world: w}).Suspend(ctx, "shop", why, "ana"))
 	read(t, lines, "suspended (sale)")
 	cancel()
 	if err := <-ended; err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,9 @@ func (a *app) upgradeCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				request.Binary = args[0]
+			}
+			if request.Binary != "" && !filepath.IsAbs(request.Binary) {
+				return fmt.Errorf("binary %s: give an absolute path: it is looked for on every machine", request.Binary)
 			}
 			return a.upgradeAll(cmd.Context(), request)
 		},
