@@ -65,21 +65,19 @@ func (r *roll) see(node swarm.Node, now time.Time) {
 
 // hear notes a sign of life that a node gave a manager.
 func (r *roll) hear(node, manager swarm.NodeID, now time.Time) {
-	p := r.hold(node, manager, now)
-	if now.After(p.heard) {
+	r.hold(node, manager)
+	if p := r.nodes[node]; p != nil && now.After(p.heard) {
 		p.heard = now
 	}
 }
 
-// hold notes that a manager has a node's session.
-func (r *roll) hold(node, manager swarm.NodeID, now time.Time) *presence {
-	p := r.nodes[node]
-	if p == nil {
-		p = &presence{heard: now}
-		r.nodes[node] = p
+// hold notes that a manager has a node's session. A node that the state does
+// not know is not noted: a late word of one that was removed would leave
+// somebody behind for whom every drain waits.
+func (r *roll) hold(node, manager swarm.NodeID) {
+	if p := r.nodes[node]; p != nil {
+		p.at = manager
 	}
-	p.at = manager
-	return p
 }
 
 // leave notes that a manager has a node's session no more.
@@ -111,7 +109,7 @@ func (r *roll) take(beat wire.Beat, now time.Time) bool {
 		r.leave(node, beat.Manager)
 	}
 	for _, node := range beat.Sessions {
-		r.hold(node, beat.Manager, now)
+		r.hold(node, beat.Manager)
 	}
 	for _, node := range beat.Heard { // after Sessions: where two claim a node, it is with the one it speaks to
 		r.hear(node, beat.Manager, now)

@@ -165,6 +165,17 @@ func TestAPauseOfTheJudgeIsNotAddedToWhatWasHeardSince(t *testing.T) {
 	}
 }
 
+func TestALateWordOfANodeThatWasRemovedLeavesNobodyBehind(t *testing.T) {
+	c := newRollCall()
+	now := time.Unix(0, 0).Add(c.at)
+	delete(c.roll.nodes, "n1")
+	c.roll.take(wire.Beat{Manager: "m2", Sessions: []swarm.NodeID{"n1"}, Heard: []swarm.NodeID{"n1"}}, now)
+	c.roll.hear("n1", "m1", now)
+	if len(c.roll.nodes) != 1 {
+		t.Errorf("there are %d nodes, not m2 alone", len(c.roll.nodes))
+	}
+}
+
 func TestOfTwoManagersThatClaimANodeTheOneItSpeaksToHasIt(t *testing.T) {
 	c := newRollCall()
 	now := time.Unix(0, 0).Add(c.at)
