@@ -12,9 +12,9 @@ import (
 // keepHouseEvery is how often what nobody needs any more is looked for.
 const keepHouseEvery = time.Hour
 
-// keepHouse removes volumes that have outlived their stack for long enough,
-// blobs that no revision names, and objects of repositories that are no longer
-// watched.
+// keepHouse removes volumes that have outlived their stack for long enough, and
+// objects of repositories that are no longer watched. Blobs are each manager's
+// own to keep, see KeepBlobs.
 func (m *Manager) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(keepHouseEvery)
 	defer tick.Stop()
@@ -36,13 +36,6 @@ func (m *Manager) tidy(ctx context.Context) error {
 		if err := m.propose(ctx, store.Command{DropVolumes: expired}); err != nil {
 			return fmt.Errorf("drop expired volumes: %w", err)
 		}
-	}
-	live, err := m.liveBlobs(ctx, view)
-	if err != nil {
-		return fmt.Errorf("find the blobs in use: %w", err)
-	}
-	if _, err := m.blobs.Sweep(func(digest swarm.Digest) bool { return live[digest] }); err != nil {
-		return err
 	}
 	return m.syncer.Sweep(m.store.View().Sources()) // a source that was added meanwhile is fetched already
 }
