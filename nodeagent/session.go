@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"reflect"
 	"sync"
@@ -87,7 +88,7 @@ func (a *Agent) greet(stream wire.Stream[wire.FromAgent, wire.FromManager], desc
 	a.mu.Lock()
 	hello := wire.Hello{Node: a.config.Node, Description: description, Index: a.held.Index, Hash: a.held.Hash, Papers: a.papers()}
 	a.mu.Unlock()
-	if err := stream.Send(&wire.FromAgent{Hello: &hello}); err != nil {
+	if err := stream.Send(&wire.FromAgent{Hello: &hello}); err != nil && !errors.Is(err, io.EOF) { // EOF: it was refused, and Recv says why
 		return wire.Welcome{}, fmt.Errorf("say hello: %w", err)
 	}
 

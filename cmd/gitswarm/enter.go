@@ -22,6 +22,10 @@ import (
 // unlocked has to be what it became.
 const enterPatience = 30 * time.Second
 
+// agentPatience is how long a cluster's first machine has to be listed as its
+// node, so that the next command finds it.
+const agentPatience = 5 * time.Second
+
 // Standing is what this machine is.
 func (d *daemon) Standing() api.Standing {
 	now, _ := d.membership()
@@ -121,6 +125,12 @@ func (d *daemon) begun(ctx context.Context, autolock bool) (api.Begun, error) {
 		on := true
 		begun.UnlockKey, err = running.leader.Configure(ctx, api.Change{Autolock: &on}, "")
 	}
+	listed, stop := context.WithTimeout(ctx, agentPatience)
+	defer stop()
+	_ = running.await(listed, func(view *store.View) bool { // a machine whose agent can't start has a cluster all the same
+		_, known := view.Node(now.node())
+		return known
+	})
 	return begun, err
 }
 

@@ -188,7 +188,13 @@ func (m *managing) run(ctx context.Context) error {
 		return err
 	}
 	admission := manager.Admission{Store: m.store, Log: m.config.Log}
-	m.port.Admit = admission.Admit
+	m.port.Admit = func(peer identity.Peer, protocol string) error {
+		err := admission.Admit(peer, protocol)
+		if protocol == identity.ProtocolWire && errors.Is(err, wire.ErrRemoved) {
+			return nil // its first call is refused, in words that its own log shows
+		}
+		return err
+	}
 	services := wire.Services{
 		Agents: m.nodes, Managers: peers.Answers{Sessions: m.nodes, Store: m.store, Content: m.blobs}, Join: admission, Admit: admission.Admit,
 		Refusals: identity.NewRefusals(m.config.Log),
@@ -319,17 +325,29 @@ func (m *managing) takeKeys(cluster swarm.Cluster) error {
 }
 
 // awaitCluster waits until the log has the cluster.
-func (m *managing) awaitCluster(ctx context.Context) (swarm.Cluster, error) {
+func (m *managing) awaitCluster(ctx context.Context) (cluster swarm.Cluster, err error) {
+	err = m.await(ctx, func(view *store.View) (known bool) {
+		cluster, known = view.Cluster()
+		return known
+	})
+	if err != nil {
+		return cluster, fmt.Errorf("wait for the cluster's first entry: %w", err)
+	}
+	return cluster, nil
+}
+
+// await waits until the log says what is asked for.
+func (m *managing) await(ctx context.Context, says func(*store.View) bool) error {
 	touched := m.store.Subscribe()
 	defer touched.Close()
 	for {
 		_, changed := touched.Take()
-		if cluster, known := m.store.View().Cluster(); known {
-			return cluster, nil
+		if says(m.store.View()) {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return swarm.Cluster{}, fmt.Errorf("wait for the cluster's first entry: %w", ctx.Err())
+			return ctx.Err()
 		case <-changed:
 		}
 	}
