@@ -12,6 +12,7 @@ SOAK_CYCLES ?= 1000
 SOAK_CALM ?= 10m
 ROUNDS ?= 5
 PEER_ROUNDS ?= 3
+SEEDS ?= 10000
 
 .PHONY: help
 help: ## list the targets
@@ -45,7 +46,12 @@ race: setup ## the tests of everything but end to end under the race detector (n
 .PHONY: soak
 soak: setup ## long loops: the daemon killed at SOAK random moments, managers SOAK_CYCLES times, all cores busy for SOAK_CALM, then each fuzz target for FUZZTIME
 	GITSWARM_SOAK=$(SOAK) GITSWARM_SOAK_CYCLES=$(SOAK_CYCLES) GITSWARM_SOAK_CALM=$(SOAK_CALM) go test -timeout 12h -run 'Soak|Killed' -v ./internal/e2e
+	$(MAKE) simulate
 	$(MAKE) fuzz
+
+.PHONY: simulate
+simulate: ## SEEDS clusters in virtual time, each with faults of its own (10000)
+	go test -timeout 3h -run TestSeeds ./internal/sim -seeds $(SEEDS)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10m)

@@ -130,11 +130,11 @@ func (d *disk) breaks(syncs int) {
 	}
 }
 
-// fill makes the disk full, or gives it room again.
-func (d *disk) fill(full bool) {
+// fill makes the disk full.
+func (d *disk) fill() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.full = full
+	d.full = true
 }
 
 // put writes bytes into data. The caller holds mu.

@@ -169,6 +169,17 @@ func (h *host) kill(machine bool) error {
 	return nil
 }
 
+// mend gives the manager a disk that works, with what its own has kept.
+func (h *host) mend() error {
+	if h.running != nil && h.hurt {
+		return h.kill(true)
+	}
+	if h.running == nil {
+		h.disk, h.hurt = h.disk.crashed(h.sim.chance), false
+	}
+	return nil
+}
+
 // wipe takes all that a manager that is down has on its disks.
 func (h *host) wipe() error {
 	h.disk = newDisk()

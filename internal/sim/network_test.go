@@ -338,7 +338,7 @@ func (p *pipe) over() bool {
 func (p *pipe) read(into []byte) (int, error) {
 	for {
 		p.mu.Lock()
-		n, err, until := p.take(into)
+		n, until, err := p.take(into)
 		changed := p.changed
 		p.mu.Unlock()
 		if n > 0 || err != nil || len(into) == 0 {
@@ -349,19 +349,19 @@ func (p *pipe) read(into []byte) (int, error) {
 }
 
 // take is what a reader gets now, or when to look again. The caller holds mu.
-func (p *pipe) take(into []byte) (n int, err error, until time.Time) {
+func (p *pipe) take(into []byte) (n int, until time.Time, err error) {
 	now := time.Now()
 	switch {
 	case p.broken:
-		return 0, syscall.ECONNRESET, until
+		return 0, until, syscall.ECONNRESET
 	case p.deaf:
-		return 0, net.ErrClosed, until
+		return 0, until, net.ErrClosed
 	case !p.readUntil.IsZero() && !now.Before(p.readUntil):
-		return 0, os.ErrDeadlineExceeded, until
+		return 0, until, os.ErrDeadlineExceeded
 	}
 	until = p.readUntil
 	if p.held {
-		return 0, nil, until
+		return 0, until, nil
 	}
 	for len(p.queue) > 0 && n < len(into) {
 		head := &p.queue[0]
@@ -369,7 +369,7 @@ func (p *pipe) take(into []byte) (n int, err error, until time.Time) {
 			if until.IsZero() || head.due.Before(until) {
 				until = head.due
 			}
-			return n, nil, until
+			return n, until, nil
 		}
 		copied := copy(into[n:], head.data)
 		n, head.data, p.bytes = n+copied, head.data[copied:], p.bytes-copied
@@ -381,12 +381,12 @@ func (p *pipe) take(into []byte) (n int, err error, until time.Time) {
 		if p.bytes+n > pipeRoom/2 {
 			p.tell()
 		}
-		return n, nil, until
+		return n, until, nil
 	}
 	if len(p.queue) == 0 && p.closed != nil {
-		return 0, p.closed, until
+		return 0, until, p.closed
 	}
-	return 0, nil, until
+	return 0, until, nil
 }
 
 func (p *pipe) write(data []byte) (int, error) {

@@ -26,6 +26,7 @@ type node struct {
 	network *agenttest.Network
 	stop    func() error // nil while the agent is down
 	lost    time.Time    // when it was last without agent, leader or way to a manager
+	emptied time.Time    // when it was last not active
 
 	mu      sync.Mutex
 	created map[swarm.TaskID]runtime.Container

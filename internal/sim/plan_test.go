@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gitswarm/gitswarm/manager/store"
 	"github.com/gitswarm/gitswarm/nodeagent/runtime"
 )
 
@@ -65,7 +66,7 @@ func (s *sim) lasting() time.Duration {
 func (s *sim) drawFault(at time.Duration, add func(time.Duration, string, func())) {
 	host, node := s.hosts[s.chance.IntN(len(s.hosts))], s.nodes[s.chance.IntN(len(s.nodes))]
 	until := at + s.lasting()
-	switch s.chance.IntN(11) {
+	switch s.chance.IntN(12) {
 	case 0, 1:
 		machine := s.chance.IntN(2) == 0
 		add(at, fmt.Sprintf("%s is killed, machine %v", host.name, machine), func() { s.kill(host, machine) })
@@ -82,11 +83,13 @@ func (s *sim) drawFault(at time.Duration, add func(time.Duration, string, func()
 			}
 		})
 	case 3:
-		add(at, "the disk of "+host.name+" is full", func() { host.hurt = true; host.disk.fill(true) })
+		add(at, "the disk of "+host.name+" is full", func() { s.hurt(host, (*disk).fill) })
 		add(until, host.name+" has room again", func() { s.repair(host) })
 	case 4:
 		syncs := 1 + s.chance.IntN(8)
-		add(at, fmt.Sprintf("the disk of %s breaks at fsync %d", host.name, syncs), func() { host.hurt = true; host.disk.breaks(syncs) })
+		add(at, fmt.Sprintf("the disk of %s breaks at fsync %d", host.name, syncs), func() {
+			s.hurt(host, func(d *disk) { d.breaks(syncs) })
+		})
 		add(until, host.name+" has a disk again", func() { s.repair(host) })
 	case 5, 6, 7:
 		s.drawPartition(at, until, add)
@@ -108,7 +111,28 @@ func (s *sim) drawFault(at time.Duration, add func(time.Duration, string, func()
 				node.runtime.End(running[0], runtime.Exit{Code: 1})
 			}
 		})
+	case 11:
+		add(at, host.name+" is replaced by a new machine", func() { s.replaceMachine(host) })
 	}
+}
+
+// replaceMachine takes a manager with all that it kept, if the others are
+// there: two at once would be more than a cluster of three can lose.
+func (s *sim) replaceMachine(h *host) {
+	if s.replaced || s.whole() != "" || s.unreachable() {
+		return
+	}
+	s.replaced = true
+	s.must(h.kill(true))
+	s.must(h.wipe())
+	s.must(h.start())
+	s.say("  %s is a new machine", h.name)
+}
+
+// unreachable reports whether any manager does not answer the leader.
+func (s *sim) unreachable() bool {
+	leader := s.leader()
+	return leader == nil || slices.ContainsFunc(leader.running.store.Members(), func(m store.Member) bool { return !m.Reachable })
 }
 
 // drawPartition draws links that fail: of the leader, of some machines, or of
@@ -170,12 +194,17 @@ func (s *sim) revive(h *host) {
 	}
 }
 
+// hurt makes the disk of a manager that runs fail.
+func (s *sim) hurt(h *host, how func(*disk)) {
+	if h.running != nil {
+		h.hurt = true
+		how(h.disk)
+	}
+}
+
 // repair gives a manager a disk that works, with what the old one had kept.
 func (s *sim) repair(h *host) {
-	h.disk.fill(false)
-	if h.hurt {
-		s.kill(h, true)
-	}
+	s.must(h.mend())
 	s.revive(h)
 }
 

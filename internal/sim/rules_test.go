@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -214,20 +215,31 @@ func serves(view *store.View, task swarm.Task) bool {
 // once, and that no more than those are without a task that serves because the
 // cluster took it.
 func (f *follower) replace(last, now *store.View, record swarm.StackRecord) {
+	limit, wanted := f.limits(now, record)
+	seats := make(map[swarm.Seat]bool)
+	for _, task := range now.Tasks(record.Name) {
+		seats[task.Seat()] = seats[task.Seat()] || task.Status.State.Live() || task.Desired < swarm.DesiredRemove
+	}
 	for _, task := range last.Tasks(record.Name) {
 		after, there := now.Task(task.ID)
 		taken := there && serves(last, task) && after.Desired >= swarm.DesiredDrain && after.Status.State == swarm.TaskHealthy
-		if taken && after.Excused == "" && last.Index() > 0 {
-			f.proving[task.Seat()], f.missing[task.Seat()] = true, true
+		if !taken || after.Excused != "" || len(seats) > wanted { // one that is no longer wanted goes
+			continue
+		}
+		f.missing[task.Seat()] = true
+		if node, _ := now.Node(task.Node); node.Availability == swarm.NodeActive { // else a person asked for it
+			f.proving[task.Seat()] = true
 		}
 	}
-	limit, wanted := f.limits(now, record)
-	for seat := range f.proving {
-		if seat.Service.Stack() == record.Name && seat.Slot > wanted {
-			delete(f.proving, seat)
-			delete(f.missing, seat)
-		}
+	before, _ := last.Stack(record.Name)
+	turned := before.Rollout.Phase != record.Rollout.Phase && record.Rollout.Phase == swarm.PhaseRollingBack
+	if turned || before.Rollout.ID != record.Rollout.ID || before.Version != record.Version {
+		forget(f.proving, record.Name, func(swarm.Seat) bool { return true }) // what is superseded has nothing to prove
 	}
+	gone := func(seat swarm.Seat) bool { return !seats[seat] }
+	forget(f.proving, record.Name, gone)
+	forget(f.missing, record.Name, gone)
+	limit += max(0, len(seats)-wanted) // seats that are no longer wanted go beside the others
 	for _, task := range now.Tasks(record.Name) {
 		if !serves(now, task) {
 			continue
@@ -283,6 +295,11 @@ func tasksOf(view *store.View, record swarm.StackRecord) string {
 	return text
 }
 
+// forget drops seats of a stack.
+func forget(seats map[swarm.Seat]bool, stack swarm.StackName, which func(swarm.Seat) bool) {
+	maps.DeleteFunc(seats, func(seat swarm.Seat, _ bool) bool { return seat.Service.Stack() == stack && which(seat) })
+}
+
 func count(seats map[swarm.Seat]bool, stack swarm.StackName) (n int) {
 	for seat := range seats {
 		if seat.Service.Stack() == stack {
@@ -292,6 +309,7 @@ func count(seats map[swarm.Seat]bool, stack swarm.StackName) (n int) {
 	return n
 }
 
-// returned is how soon a node that is in contact again has ended what runs
-// elsewhere by now.
-const returned = 5 * time.Second
+const (
+	returned = 5 * time.Second  // until a node that is in contact again has ended what runs elsewhere by now
+	moving   = 10 * time.Second // until what began to move away from a drained node is in one place again
+)

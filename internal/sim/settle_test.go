@@ -40,14 +40,18 @@ func (s *sim) alone(view *store.View) {
 	seats := make(map[swarm.Seat][]swarm.TaskID)
 	excused := make(map[swarm.Seat]bool)
 	for _, n := range s.nodes {
+		if at, _ := view.Node(n.id); at.Availability != swarm.NodeActive {
+			n.emptied = time.Now()
+		}
+	}
+	for _, n := range s.nodes {
 		for _, id := range n.runtime.Running() {
 			c := n.container(id)
 			seat := swarm.Seat{Service: c.Service, Slot: c.Slot}
 			seats[seat] = append(seats[seat], id)
 			task, _ := view.Task(id)
-			at, _ := view.Node(n.id)
 			first := s.library.service(c.SpecDigest).Update.Order == swarm.StartFirst
-			excused[seat] = excused[seat] || first || task.Excused != "" || at.Availability != swarm.NodeActive || time.Since(n.lost) < returned
+			excused[seat] = excused[seat] || first || task.Excused != "" || time.Since(n.emptied) < moving || time.Since(n.lost) < returned
 		}
 	}
 	for seat, ids := range seats {
@@ -67,12 +71,8 @@ func (s *sim) settle() {
 	s.network.heal()
 	s.network.slow(2 * time.Millisecond)
 	for _, h := range s.hosts {
-		if h.hurt && h.running != nil {
-			s.must(h.kill(true))
-		}
-		if h.running == nil {
-			s.must(h.start())
-		}
+		s.must(h.mend())
+		s.revive(h)
 	}
 	for _, n := range s.nodes {
 		if n.stop == nil {
@@ -182,7 +182,7 @@ func (s *sim) unsettled() string {
 // acknowledged is missing in it.
 func (s *sim) agree() {
 	for _, h := range s.hosts {
-		if s.isBroken() {
+		if s.isBroken() || h.running == nil {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

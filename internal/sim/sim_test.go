@@ -23,7 +23,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "play this seed alone, and print what happened")
-	seedsFlag = flag.Int("seeds", 0, "how many seeds to play")
+	seedsFlag = flag.Int("seeds", 8, "how many seeds to play")
 	firstFlag = flag.Uint64("first", 1, "the first of them")
 )
 
@@ -56,6 +56,7 @@ type sim struct {
 	registry *registry.Client
 	syncer   *gitsync.Syncer
 	people   sync.WaitGroup
+	replaced bool // a manager's machine was, with all that it kept
 
 	mu     sync.Mutex
 	told   bytes.Buffer
