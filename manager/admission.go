@@ -163,11 +163,14 @@ func (a Admission) managers() []string {
 	return addresses
 }
 
-// Admit judges a peer whose certificate is valid: the cluster must still have
-// the node, and what managers say to each other is for those who are one still.
-// One that was demoted is, until the others have let go of it: it may have to
-// hand over first.
-// A manager that has not caught up yet knows too little to turn anybody away.
+// Admit judges a peer whose certificate is valid: the cluster must not have
+// removed the node, and what managers say to each other is for those who are
+// one still. One that was demoted is, until the others have let go of it: it
+// may have to hand over first.
+//
+// A manager that is behind may not know a node yet, or not that it leads by
+// now, and would never catch up if it turned that one away: so it goes by a
+// removal, which is for good, and by roles only while it hears of the leader.
 func (a Admission) Admit(peer identity.Peer, protocol string) error {
 	view := a.Store.View()
 	cluster, known := view.Cluster()
@@ -179,10 +182,16 @@ func (a Admission) Admit(peer identity.Peer, protocol string) error {
 	}
 	node, known := view.Node(peer.Node)
 	switch {
-	case !known:
+	case view.Removed(peer.Node):
 		return wire.ErrRemoved
-	case protocol != identity.ProtocolWire && node.Role == swarm.RoleWorker && !a.keepsLog(node.ID):
+	case protocol != identity.ProtocolWire && known && node.Role == swarm.RoleWorker && !a.keepsLog(node.ID) && a.hearsLeader():
 		return identity.ErrRole
 	}
 	return nil
 }
+
+// hearsLeader reports whether this manager's state is as new as the leader's,
+// but for moments.
+func (a Admission) hearsLeader() bool { return time.Since(a.Store.LastContact()) < leaderHeard }
+
+const leaderHeard = time.Second
