@@ -137,3 +137,27 @@ func TestFetchesWhatIsMissingInTheNextSession(t *testing.T) {
 		n.is(web, "prepared")
 	})
 }
+
+func TestAMachineThatRestartsRunsWhatItWasLastAssignedThoughNoManagerAnswers(t *testing.T) {
+	bubble(t, func(n *node) {
+		n.manager.assign(one(web, n.manager.spec(swarm.TaskSpec{Image: "hello:1"}), swarm.DesiredRun))
+		time.Sleep(time.Second)
+		n.stop()
+		n.runtime.End(web, runtime.Exit{Lost: true}) // its machine went off
+		n.manager.pipe.Cut(errors.New("no route"))
+		n.reboot = true
+		n.start()
+		if got := n.runtime.Running(); len(got) != 0 {
+			t.Errorf("running are %v before a manager had time to say where the task is by now", got)
+		}
+		time.Sleep(aloneAfter)
+		synctest.Wait()
+		if got := n.runtime.Running(); !slices.Equal(got, []swarm.TaskID{web}) {
+			t.Errorf("running are %v, want %s", got, web)
+		}
+		n.manager.pipe.Mend()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		n.is(web, "healthy")
+	})
+}

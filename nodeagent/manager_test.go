@@ -236,6 +236,7 @@ type node struct {
 	renew   func(context.Context) error
 	renewAt func() time.Time
 	upgrade Upgrade
+	reboot  bool
 	begins  atomic.Int32 // how often the daemon was to begin anew
 	own     string
 	issuer  atomic.Value // string: of its certificate
@@ -277,7 +278,7 @@ func (n *node) start() {
 		Node: "n1", Dir: n.dir, Runtime: n.runtime, Network: n.network, Dial: n.dial, Managers: []string{"m1"},
 		Describe: func() swarm.NodeDescription { return swarm.NodeDescription{Hostname: "n1"} },
 		Log:      slog.New(slog.NewTextHandler(&n.log, nil)), Renew: n.renew, RenewAt: n.renewAt,
-		Own: func() string { return n.own }, Papers: n.papers, Upgrade: n.upgrade, Restart: func() { n.begins.Add(1) },
+		Own: func() string { return n.own }, Papers: n.papers, Upgrade: n.upgrade, Rebooted: n.reboot, Restart: func() { n.begins.Add(1) },
 	})
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
