@@ -176,6 +176,7 @@ func (w *worker) create(ctx context.Context) error {
 	defer release()
 
 	w.mu.Lock()
+	again := w.seen.Again
 	w.seen.Traces = true
 	c := runtime.Container{
 		ID: w.id, Spec: *w.spec, SpecDigest: w.task.Spec, Service: w.task.Service, Slot: w.task.Slot, Files: w.files,
@@ -185,6 +186,11 @@ func (w *worker) create(ctx context.Context) error {
 
 	ctx, cancel := whole(ctx)
 	defer cancel()
+	if again { // a container that ended with its machine is not started once more
+		if err := w.agent.config.Runtime.Remove(ctx, w.id); err != nil {
+			return err
+		}
+	}
 	if err := w.agent.config.Runtime.Create(ctx, c); err != nil {
 		return err
 	}

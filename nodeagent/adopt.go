@@ -58,6 +58,7 @@ func (w *worker) revive() {
 	defer w.mu.Unlock()
 	if seen, again := w.seen.Revived(w.want); again {
 		w.seen, w.known = seen, false
+		w.agent.log.Info("task starts again after its machine did", "task", w.id)
 	}
 }
 
