@@ -20,7 +20,8 @@ const (
 	backoffLast   = 2 * time.Second
 	patienceFirst = 800 * time.Millisecond // for one manager's welcome; doubled each time that all were asked
 	patienceLast  = 8 * time.Second
-	shortSession  = time.Second // one that ends sooner is no reason to hurry back
+	dialPatience  = 2 * time.Second // of it, for the connection
+	shortSession  = time.Second     // one that ends sooner is no reason to hurry back
 	renewFirst    = time.Second
 	renewLast     = time.Minute
 	renewLook     = time.Hour // clocks are set and machines sleep: how often the date is looked at

@@ -26,7 +26,11 @@ const (
 // session talks to the manager at address until the connection or ctx ends. It
 // reports whether the manager let the agent in, which it must within patience.
 func (a *Agent) session(ctx context.Context, address string, patience time.Duration) (welcomed bool, err error) {
-	client, err := wire.Dial(func(ctx context.Context) (net.Conn, error) { return a.config.Dial(ctx, address) })
+	client, err := wire.Dial(func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialPatience)
+		defer cancel()
+		return a.config.Dial(ctx, address)
+	})
 	if err != nil {
 		return false, err
 	}

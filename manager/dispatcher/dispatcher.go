@@ -74,6 +74,7 @@ type Dispatcher struct {
 	urgent chan struct{} // the leader should hear at once
 
 	mu       sync.Mutex
+	began    time.Time // Run
 	common   common
 	ready    chan struct{} // closed once sheets are there
 	view     *store.View   // that sheets were made from, as a whole
@@ -125,6 +126,9 @@ func New(config Config) *Dispatcher {
 // Run keeps sessions, of whatever listeners, up to date until ctx ends, which
 // is not an error. It is called once.
 func (d *Dispatcher) Run(ctx context.Context) error {
+	d.mu.Lock()
+	d.began = time.Now()
+	d.mu.Unlock()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.follow(ctx) })
 	group.Go(func() error { return d.watch(ctx) })

@@ -18,6 +18,7 @@ type roll struct {
 // presence is when a node was last heard, and what the state says of it.
 type presence struct {
 	heard time.Time
+	until time.Time // it is not down before: it has not been heard yet, and may not know of this manager
 	down  bool
 	at    swarm.NodeID // the manager that has its session, or none
 }
@@ -37,6 +38,20 @@ func newRoll(heartbeat time.Duration, nodes []swarm.Node, now time.Time) *roll {
 		r.see(node, now)
 	}
 	return r
+}
+
+// Where a cluster begins again after all its managers were away, agents ask them
+// ever more rarely, those first that are not there.
+const (
+	justBegun = 10 * time.Second // a manager that leads so soon after its start begins again
+	returning = 20 * time.Second // for nodes to find it
+)
+
+// await lets nodes that were not heard yet take their time.
+func (r *roll) await(until time.Time) {
+	for _, p := range r.nodes {
+		p.until = until
+	}
 }
 
 // patience is how long a node may say nothing until it is down: three
@@ -66,7 +81,12 @@ func (r *roll) see(node swarm.Node, now time.Time) {
 // hear notes a sign of life that a node gave a manager.
 func (r *roll) hear(node, manager swarm.NodeID, now time.Time) {
 	r.hold(node, manager)
-	if p := r.nodes[node]; p != nil && now.After(p.heard) {
+	p := r.nodes[node]
+	if p == nil {
+		return
+	}
+	p.until = time.Time{}
+	if now.After(p.heard) {
 		p.heard = now
 	}
 }
@@ -184,7 +204,7 @@ func forgiven(heard time.Time, paused time.Duration, now time.Time) time.Time {
 func (r *roll) misjudged(now time.Time) map[swarm.NodeID]swarm.NodeState {
 	var wrong map[swarm.NodeID]swarm.NodeState
 	for node, p := range r.nodes {
-		silent := now.Sub(p.heard) > patience(r.heartbeat)
+		silent := now.Sub(p.heard) > patience(r.heartbeat) && now.After(p.until)
 		if silent == p.down || !silent && p.at == "" {
 			continue
 		}

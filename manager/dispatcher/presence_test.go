@@ -201,3 +201,23 @@ func TestANodeHasReachedWhatItsManagerSaysUnlessItIsBehind(t *testing.T) {
 		t.Errorf("without a session n1 has reached %d", n1)
 	}
 }
+
+func TestNodesHaveTimeToFindAClusterThatBeginsAgain(t *testing.T) {
+	start := time.Unix(0, 0)
+	nodes := []swarm.Node{{ID: "n1", State: swarm.NodeReady}, {ID: "n2", State: swarm.NodeReady}}
+	r := newRoll(defaultHeartbeat, nodes, start)
+	r.await(start.Add(returning))
+
+	found := start.Add(8 * time.Second)
+	r.hear("n1", "m1", found)
+	if wrong := r.misjudged(start.Add(10 * time.Second)); wrong["n2"] != "" {
+		t.Errorf("n2 is %s after 10 s, want it waited for", wrong["n2"])
+	}
+	gone := found.Add(patience(defaultHeartbeat) + time.Millisecond)
+	if wrong := r.misjudged(gone); wrong["n1"] != swarm.NodeDown {
+		t.Errorf("n1 was heard and fell silent, and is not called down but %q", wrong["n1"])
+	}
+	if wrong := r.misjudged(start.Add(returning + time.Second)); wrong["n2"] != swarm.NodeDown {
+		t.Errorf("n2 never came, and is not called down but %q", wrong["n2"])
+	}
+}

@@ -130,6 +130,9 @@ func (d *Dispatcher) lead(leads bool, view *store.View, now time.Time) {
 		roll: newRoll(d.common.heartbeat, view.Nodes(), now), drains: make(map[swarm.TaskID]*drain),
 		draining: make(map[swarm.StackName]bool), news: make(chan struct{}, 1), over: make(chan struct{}),
 	}
+	if now.Sub(d.began) < justBegun {
+		d.term.roll.await(now.Add(returning))
+	}
 	for node := range d.sessions {
 		d.term.roll.hear(node, d.config.Local, now)
 	}
