@@ -251,15 +251,23 @@ func (r *Runtime) Start(ctx context.Context, id swarm.TaskID) (pid int, err erro
 	}
 
 	if !r.startedAt(t.cid).IsZero() {
-		return int(l.task.Pid()), nil
-	}
-	if err := r.writeStarted(t.cid, time.Now()); err != nil {
+		status, err := l.task.Status(ctx)
+		if err != nil {
+			return 0, environmentError("start: %w", err)
+		}
+		if status.Status != client.Created { // else the daemon was killed before it asked the shim
+			return int(l.task.Pid()), nil
+		}
+	} else if err := r.writeStarted(t.cid, time.Now()); err != nil {
 		return 0, err
 	}
 	l.starting.Lock()
 	err = l.task.Start(ctx)
 	l.starting.Unlock()
 	if err != nil {
+		if status, unsure := l.task.Status(ctx); unsure == nil && status.Status == client.Running {
+			return int(l.task.Pid()), nil // the shim was still at it, for the daemon that was killed
+		}
 		r.silence(l)
 		return 0, judgeRunc("start", err)
 	}

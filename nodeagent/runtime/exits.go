@@ -248,7 +248,7 @@ func (r *Runtime) observe(record containers.Container, process *tasktypes.Proces
 	case process.Status == tasktypes.Status_STOPPED:
 		o.State = StateExited
 		o.Exit = &Exit{ID: o.ID, Code: int(process.ExitStatus), At: process.ExitedAt.AsTime()}
-	case o.Started.IsZero():
+	case o.Started.IsZero(), process.Status == tasktypes.Status_CREATED: // a killed daemon recorded a start that it never asked for
 		o.State, o.Pid = StateCreated, int(process.Pid)
 	default:
 		o.State, o.Pid = StateRunning, int(process.Pid)

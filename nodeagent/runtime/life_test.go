@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,4 +182,39 @@ func TestRemoveLeavesNoTrace(t *testing.T) {
 		t.Error(err)
 	}
 	gone(t, path)
+}
+
+func TestAContainerWhoseStartWasCutOffIsNotTakenForOneThatRuns(t *testing.T) {
+	r := shared.open(t)
+	c := named(t, "web")
+	c.Spec = tinySpec(t)
+	if err := r.Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.writeStarted(containerID(c.ID), time.Now()); err != nil { // and here the daemon was killed
+		t.Fatal(err)
+	}
+	state := func() State {
+		all, err := r.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[slices.IndexFunc(all, func(o Observed) bool { return o.ID == c.ID })].State
+	}
+	if got := state(); got != StateCreated {
+		t.Errorf("it is %s, want %s: nothing of it has run", got, StateCreated)
+	}
+
+	if _, err := r.Start(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := state(); got != StateRunning {
+		t.Errorf("after its start it is %s", got)
+	}
+	if got := inside(t, c.ID, "echo here"); got != "here\n" {
+		t.Errorf("inside it says %q", got)
+	}
+	if _, err := r.Start(t.Context(), c.ID); err != nil {
+		t.Errorf("a second start: %v, want nothing done", err)
+	}
 }
