@@ -14,7 +14,8 @@ import (
 	"github.com/gitswarm/gitswarm/swarm"
 )
 
-// errKept keeps a demoted manager's certificate as it is, for now.
+// errKept is of a demoted manager that has not been let go of: its certificate
+// stays a manager's until then.
 var errKept = errors.New("the node still keeps the cluster's log with the other managers: ask again once they have let go of it")
 
 // Admission lets machines into the cluster and renews the certificates of its

@@ -94,41 +94,28 @@ func beyond(index uint64, now time.Time) uint64 {
 }
 
 // begin writes a folder that holds a state as its only snapshot.
-func begin(cfg Config, view *View) (err error) {
+func begin(cfg Config, view *View) error {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, logDir), 0o700); err != nil {
 		return err
 	}
-	locked, err := lock(cfg.Dir)
-	if err != nil {
-		return err
-	}
-	defer locked.Close()
-	if err := checkFormat(cfg.Dir); err != nil {
-		return err
-	}
-
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), newLatch())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, log.close()) }()
-	const term = 1
-	if err := log.SetUint64([]byte(termKey), term); err != nil {
-		return err
-	}
-	snaps := &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}
-	if err := snaps.clean(); err != nil {
-		return err
-	}
-	only := alone(cfg.Node, raft.ServerAddress(cfg.Node)) // Open puts the address right
-	sink, err := snaps.Create(raft.SnapshotVersionMax, view.Index(), term, only, 1, nil)
-	if err != nil {
-		return err
-	}
-	if err := writeState(sink, view.txn); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
+	return whileClosed(cfg, func(log *sealedLog, snaps *snapshots) error {
+		const term = 1
+		if err := log.SetUint64([]byte(termKey), term); err != nil {
+			return err
+		}
+		if err := snaps.clean(); err != nil {
+			return err
+		}
+		only := alone(cfg.Node, raft.ServerAddress(cfg.Node)) // Open puts the address right
+		sink, err := snaps.Create(raft.SnapshotVersionMax, view.Index(), term, only, 1, nil)
+		if err != nil {
+			return err
+		}
+		if err := writeState(sink, view.txn); err != nil {
+			return errors.Join(err, sink.Cancel())
+		}
+		return sink.Close()
+	})
 }
 
 // Keys are the data keys that log and snapshots are sealed with, see

@@ -25,13 +25,24 @@ func Recover(cfg Config, now time.Time) error {
 	return nil
 }
 
-func recoverAlone(cfg Config, now time.Time) (err error) {
+func recoverAlone(cfg Config, now time.Time) error {
 	if cfg.Dir == "" || cfg.Node == "" || cfg.Keyring == nil {
 		return errors.New("Dir, Node and Keyring are required")
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Dir, formatFile)); err != nil {
 		return fmt.Errorf("there is no store to recover: %w", err)
 	}
+	return whileClosed(cfg, func(log *sealedLog, snaps *snapshots) error {
+		db, err := settled(log, snaps)
+		if err != nil {
+			return err
+		}
+		return goOnAlone(cfg, afresh(db, cfg.Node, now), log, snaps)
+	})
+}
+
+// whileClosed opens the log and the snapshots of a store that nobody has open.
+func whileClosed(cfg Config, do func(*sealedLog, *snapshots) error) (err error) {
 	locked, err := lock(cfg.Dir)
 	if err != nil {
 		return err
@@ -45,17 +56,17 @@ func recoverAlone(cfg Config, now time.Time) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.close()) }()
+	return do(log, &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring})
+}
 
+// settled is the state with all that the log holds, agreed or not.
+func settled(log *sealedLog, snaps *snapshots) (*memdb.MemDB, error) {
 	m := &machine{latch: log.latch}
-	snaps := &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}
 	if err := recoverState(m, log, snaps); err != nil {
-		return err
+		return nil, err
 	}
 	db := m.db.Load()
-	if err := replay(db, log); err != nil {
-		return err
-	}
-	return goOnAlone(cfg, afresh(db, cfg.Node, now), log, snaps)
+	return db, replay(db, log)
 }
 
 // replay applies what the log holds beyond the state.
@@ -120,40 +131,20 @@ func dropOutrun(log *sealedLog, snapshot uint64) error {
 // ClusterIn reads a closed store's cluster: what its log holds counts as
 // accepted. It reports false where the store is of a build that knew none; then
 // the cluster has an id alone.
-func ClusterIn(cfg Config) (swarm.Cluster, bool, error) {
-	cluster, known, err := clusterIn(cfg)
+func ClusterIn(cfg Config) (cluster swarm.Cluster, known bool, err error) {
+	err = whileClosed(cfg, func(log *sealedLog, snaps *snapshots) error {
+		db, err := settled(log, snaps)
+		if err != nil {
+			return err
+		}
+		view := newView(db)
+		if cluster, known = view.Cluster(); !known {
+			cluster.ID = view.ClusterID()
+		}
+		return nil
+	})
 	if err != nil {
 		return cluster, false, fmt.Errorf("read the cluster in store %s: %w", cfg.Dir, err)
-	}
-	return cluster, known, nil
-}
-
-func clusterIn(cfg Config) (cluster swarm.Cluster, known bool, err error) {
-	locked, err := lock(cfg.Dir)
-	if err != nil {
-		return cluster, false, err
-	}
-	defer locked.Close()
-	if err := checkFormat(cfg.Dir); err != nil {
-		return cluster, false, err
-	}
-	log, err := openLog(filepath.Join(cfg.Dir, logDir), cfg.Dir, cfg.Keyring, cfg.files(), newLatch())
-	if err != nil {
-		return cluster, false, err
-	}
-	defer func() { err = errors.Join(err, log.close()) }()
-
-	m := &machine{latch: log.latch}
-	if err := recoverState(m, log, &snapshots{dir: filepath.Join(cfg.Dir, snapDir), keyring: cfg.Keyring}); err != nil {
-		return cluster, false, err
-	}
-	db := m.db.Load()
-	if err := replay(db, log); err != nil {
-		return cluster, false, err
-	}
-	view := newView(db)
-	if cluster, known = view.Cluster(); !known {
-		cluster.ID = view.ClusterID()
 	}
 	return cluster, known, nil
 }
